@@ -1,0 +1,1 @@
+"""The database: tables never leave this package."""

@@ -1,0 +1,1 @@
+"""What is true: pure rules and tables, standard library only."""

@@ -1,0 +1,87 @@
+"""Events: every transition has a name and a one-line meaning, and is a row in the same transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Subject(Enum):
+    """What an event is about."""
+
+    MESSAGE = "message"
+    PATIENT = "patient"
+    ORDER = "order"
+    STEP = "step"
+    PERFORMED_STEP = "performed step"
+    INSTANCE = "instance"
+    SERIES = "series"
+    STUDY = "study"
+    DELIVERY = "delivery"
+    DESTINATION = "destination"
+    DEVICE = "device"
+    SYSTEM = "system"
+
+
+class EventName(Enum):
+    """Names of what happened; the comment of each is its meaning."""
+
+    MESSAGE_RECEIVED = "message received"
+    MESSAGE_REFUSED = "message refused"
+    MESSAGE_PARKED = "message parked"  # understood but in conflict, or poisoned: a person decides
+    MESSAGE_REPEATED = "message repeated"  # the stored answer was given again
+    CONTROL_ID_REUSED = "control id reused"  # same MSH-10, other content
+    PATIENT_CREATED = "patient created"
+    PATIENT_UPDATED = "patient updated"
+    PATIENT_MERGED = "patient merged"
+    PATIENT_OVERLAY_SUSPECTED = "patient overlay suspected"
+    ORDER_PLACED = "order placed"
+    ORDER_CHANGED = "order changed"
+    ORDER_STATUS_CHANGED = "order status changed"
+    ORDER_INCOMPLETE = "order incomplete"  # stored, but not on the worklist until completed
+    STEP_SCHEDULED = "step scheduled"
+    STEP_CHANGED = "step changed"
+    STEP_STATUS_CHANGED = "step status changed"
+    WORKLIST_QUERIED = "worklist queried"
+    MPPS_CREATED = "performed step created"
+    MPPS_UPDATED = "performed step updated"
+    MPPS_FINISHED = "performed step finished"
+    MPPS_UNMATCHED = "performed step unmatched"
+    MPPS_PATIENT_MISMATCH = "performed step patient mismatch"
+    INSTANCE_RECEIVED = "instance received"
+    INSTANCE_REPEATED = "instance repeated"
+    INSTANCE_VERSION_RECEIVED = "instance version received"  # same UID, other content: both kept
+    INSTANCE_JOINED = "instance joined to its order"
+    IDENTITY_CONFLICT = "identity conflict"  # patient of the image is not the patient of the order
+    ROUTED = "routed"
+    UNROUTED = "unrouted"
+    DELIVERY_CREATED = "delivery created"
+    DELIVERY_CLAIMED = "delivery claimed"
+    DELIVERY_PROGRESSED = "delivery progressed"
+    DELIVERY_DELIVERED = "delivery delivered"
+    DELIVERY_RETRY = "delivery to be retried"
+    DELIVERY_DIED = "delivery died"
+    DELIVERY_RETRIED = "delivery retried by a person"
+    DELIVERY_CANCELLED = "delivery cancelled by a person"
+    DELIVERY_REOPENED = "delivery reopened"
+    DELIVERY_LEASE_EXPIRED = "delivery lease expired"
+    DESTINATION_PAUSED = "destination paused"
+    DESTINATION_RESUMED = "destination resumed"
+    DEVICE_REFUSED = "device refused"
+    CONFIGURATION_LOADED = "configuration loaded"
+    BACKUP_WRITTEN = "backup written"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `details` holds wire facts and ids; who may read them is decided by the reader."""
+
+    name: EventName
+    subject: Subject
+    subject_id: int | None = None
+    study_instance_uid: str | None = None
+    order: int | None = None
+    actor: str = "broker"
+    """A user name, a calling AE title, a sending application, or `broker`."""
+    details: Mapping[str, str | int | float | bool | None | list[str]] = field(default_factory=dict)
