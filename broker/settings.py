@@ -1,0 +1,300 @@
+"""The site file: one YAML 1.2 document, strictly typed; every problem is named as file:line:col: key: problem.
+
+Secrets and addresses come from the environment (`BROKER_DATABASE_URL`, `BROKER_REDIS_URL`, …), and any key of
+the file may be overridden there (`BROKER_LISTEN__DICOM__PORT=104`). Read once, frozen, handed out in pieces.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from broker.domain.values import AETitle
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Read `30s`, `5m`, `4h`, `1d`, `250ms` or `1h30m`. Raises ValueError."""
+    if isinstance(value, timedelta):
+        return value
+    text = str(value).strip()
+    parts = _DURATION.findall(text)
+    if not parts or "".join(f"{n}{u}" for n, u in parts) != text.replace(" ", ""):
+        raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 24h")
+    return timedelta(seconds=sum(float(n) * _UNITS_S[u] for n, u in parts))
+
+
+def _ae_title(value: str) -> str:
+    return str(AETitle(value))
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"{value!r} is not a time zone such as Europe/Berlin") from error
+    return value
+
+
+def _one_or_many(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+AETitleText = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535, strict=True)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteIdentity(_Model):
+    """Who we are."""
+
+    name: str = "Unnamed site"
+    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    ae_title: AETitleText = "BROKER"
+    character_set: str = "ISO_IR 100"
+    """(0008,0005) of worklist answers where neither the device's profile nor the query says otherwise."""
+
+
+class Tls(_Model):
+    """Certificates of a listener."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """Given: clients must show a certificate signed by it."""
+
+
+class Hl7Listener(_Model):
+    """The MLLP port."""
+
+    host: str = "127.0.0.1"
+    port: Port = 2575
+    tls: Tls | None = None
+    allow: Names = ()
+    """Addresses or networks that may connect; empty: all that reach the port."""
+    default_character_set: str = "8859/1"
+    """When MSH-18 is empty."""
+
+
+class DicomListener(_Model):
+    """A DICOM port."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    accept_unknown_devices: Literal["never", "loopback", "always"] = "loopback"
+    processes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    """How many processes share the port."""
+    tls: Tls | None = None
+
+
+class StorageListener(_Model):
+    """Images on a port, and in processes, of their own."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11113
+    processes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    tls: Tls | None = None
+
+
+class WebListener(_Model):
+    """The dashboard."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    unauthenticated: bool = False
+    """Serve the pages beyond loopback although there is no log-in yet."""
+
+    @model_validator(mode="after")
+    def _loopback_only(self) -> Self:
+        if not self.unauthenticated and self.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError(
+                "the pages have no log-in yet: bind loopback, or say `unauthenticated: true` behind a proxy that has"
+            )
+        return self
+
+
+class Listen(_Model):
+    """The ports."""
+
+    hl7: Hl7Listener = Hl7Listener()
+    dicom: DicomListener = DicomListener()
+    storage: StorageListener | None = None
+    web: WebListener = WebListener()
+
+
+class Device(_Model):
+    """Who may talk to us, and how it likes to be spoken to."""
+
+    ae_title: AETitleText
+    host: str | None = None
+    """Address or network it calls from; absent: any."""
+    modality: Names = ()
+    character_set: str | None = None
+    contact: str = ""
+    station_name: str | None = None
+    location: str | None = None
+    max_results: Annotated[int, Field(ge=1)] | None = None
+
+
+class Retry(_Model):
+    """When a failed delivery is tried again."""
+
+    first: Duration = timedelta(seconds=30)
+    cap: Duration = timedelta(minutes=30)
+    life: Duration | None = None
+    """Absent: by kind (print 4 h, others 24 h); safekeeping destinations never give up."""
+
+
+class DestinationSettings(BaseModel):
+    """What every destination has; the other keys belong to its kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: str
+    safekeeping: bool = False
+    retry: Retry = Retry()
+    concurrency: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
+    contact: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the kind."""
+        return dict(self.model_extra or {})
+
+
+class Feedback(_Model):
+    """Status back to the RIS."""
+
+    destination: str
+    message: Literal["ORM^O01", "OMG^O19"] = "ORM^O01"
+
+
+class Completion(_Model):
+    """When a series or a study counts as complete."""
+
+    series_quiet: Duration = timedelta(seconds=30)
+    study_quiet: Duration = timedelta(minutes=5)
+    cap: Duration = timedelta(hours=4)
+
+
+class DicomLimits(_Model):
+    """What a DICOM peer may use of us."""
+
+    max_associations: Annotated[int, Field(ge=1)] = 512
+    max_associations_per_host: Annotated[int, Field(ge=1)] = 8
+    max_unassociated: Annotated[int, Field(ge=1)] = 16
+    first_pdu_timeout: Duration = timedelta(seconds=5)
+    pdu_timeout: Duration = timedelta(seconds=30)
+    idle_timeout: Duration = timedelta(minutes=5)
+    storage_idle_timeout: Duration = timedelta(minutes=15)
+    send_timeout: Duration = timedelta(seconds=30)
+
+
+class Hl7Limits(_Model):
+    """What an HL7 peer may use of us."""
+
+    max_connections: Annotated[int, Field(ge=1)] = 256
+    max_connections_per_host: Annotated[int, Field(ge=1)] = 8
+    max_message_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    frame_timeout: Duration = timedelta(seconds=30)
+
+
+class StorageLimits(_Model):
+    """How full the disk may get, and how long a resend waits before it is taken as one."""
+
+    free_reserve_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    free_reserve_percent: Annotated[float, Field(ge=0, le=50)] = 5.0
+    resend_after: Duration = timedelta(minutes=10)
+    accept_unknown_storage: bool = False
+
+
+class Limits(_Model):
+    """Bounds on everything a peer controls."""
+
+    dicom: DicomLimits = DicomLimits()
+    hl7: Hl7Limits = Hl7Limits()
+    storage: StorageLimits = StorageLimits()
+
+
+class Site(_Model):
+    """The whole site file."""
+
+    site: SiteIdentity = SiteIdentity()
+    listen: Listen = Listen()
+    devices: tuple[Device, ...] = ()
+    destinations: Mapping[Slug, DestinationSettings] = {}
+    feedback: Feedback | None = None
+    completion: Completion = Completion()
+    routes: tuple[dict[str, Any], ...] = ()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _devices_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for device in self.devices:
+            if device.ae_title in seen:
+                raise ValueError(f"device {device.ae_title} is listed twice")
+            seen.add(device.ae_title)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What only the environment says: addresses of services and secrets."""
+
+    database_url: str | None
+    redis_url: str | None
+    secret_key: str | None
+    accept_data_loss: bool = False
+
+    def __repr__(self) -> str:
+        """Show which are set, never what they are."""
+        known = [n for n in ("database_url", "redis_url", "secret_key") if getattr(self, n)]
+        return f"Environment(set={known})"
+
+
+OptionsOf = Callable[[str], type[BaseModel] | None]
+"""Kind of destination -> the model of its own keys; None: no such kind."""
+
+RESERVED_VARIABLES = frozenset(
+    {
+        "BROKER_CONFIG",
+        "BROKER_DATA_DIR",
+        "BROKER_DATABASE_URL",
+        "BROKER_REDIS_URL",
+        "BROKER_SECRET_KEY",
+        "BROKER_ACCEPT_DATA_LOSS",
+        "BROKER_LOG_LEVEL",
+    }
+)
+
+
+def read_environment(environ: Mapping[str, str]) -> Environment:
+    """Read addresses and secrets; `NAME_FILE` names a file that holds the value (container secrets)."""
+
+    def value(name: str) -> str | None:
+        if file := environ.get(f"{name}_FILE"):
+            return Path(file).read_text(encoding="utf-8").strip()
+        return environ.get(name) or None
+
+    return Environment(
+        database_url=value("BROKER_DATABASE_URL"),
+        redis_url=value("BROKER_REDIS_URL"),
+        secret_key=value("BROKER_SECRET_KEY"),
+        accept_data_loss=environ.get("BROKER_ACCEPT_DATA_LOSS", "") == "yes",
+    )
