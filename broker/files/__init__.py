@@ -1,0 +1,1 @@
+"""Keep files durably: the store of received objects, and the folder destination."""
