@@ -1,0 +1,74 @@
+"""The web application: pages for people, the same as JSON under /api, and /healthz."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from broker.errors import BrokerError
+from broker.web import api, security
+from broker.web.pages import deliveries, images, messages, orders, overview, worklist
+from broker.web.ports import Dashboard
+from broker.web.rendering import Pages
+
+STATIC = Path(__file__).parent / "static"
+_HEADERS = {
+    # No inline script or style anywhere; nothing from outside; works without internet.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app(dashboard: Dashboard) -> FastAPI:
+    """Build the application around what it is given; nothing is read or connected here."""
+    app = FastAPI(title="Worklist Broker", version=dashboard.version, docs_url=None, redoc_url=None)
+    app.state.dashboard = dashboard
+    app.state.pages = Pages(dashboard)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for module in (overview, worklist, orders, messages, deliveries, images):
+        app.include_router(module.router, include_in_schema=False)
+    app.include_router(api.router)
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        refusal = security.refuse(request, hosts=dashboard.hosts)
+        response = refusal if refusal is not None else await call_next(request)
+        for name, value in _HEADERS.items():
+            if name != "Cache-Control" or not request.url.path.startswith("/static/"):
+                response.headers.setdefault(name, value)
+        security.give_token(request, response)
+        return response
+
+    @app.exception_handler(BrokerError)
+    async def broker_error(request: Request, error: BrokerError) -> Response:
+        return _problem(request, error.http_status, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        return _problem(request, error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _problem(request, 422, f"{where}: {first['msg']}")
+
+    return app
+
+
+def _problem(request: Request, status: int, detail: str) -> Response:
+    """Answer RFC 9457 problem+json to programs and a page to people."""
+    if request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", ""):
+        body = {"title": detail, "status": status, "instance": request.url.path}
+        return JSONResponse(body, status_code=status, media_type="application/problem+json")
+    pages: Pages = request.app.state.pages
+    return pages.render(request, "problem.html", status_code=status, status=status, detail=detail)

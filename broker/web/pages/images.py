@@ -1,0 +1,59 @@
+"""Studies received, and one study's timeline with the reason for every route."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from broker.errors import NotFound
+from broker.web.pages import ROWS, Text, TheDashboard, ThePage, ThePages
+from broker.workflow.reports_port import Page
+
+router = APIRouter()
+
+
+@router.get("/images")
+def images(
+    request: Request, board: TheDashboard, pages: ThePages, page: ThePage, state: Text = "", q: Text = ""
+) -> Response:
+    """List studies, newest first."""
+    lines = board.reports.studies(state=state or None, text=q or None, page=page)
+    filters = {"state": state, "q": q}
+    return pages.render(
+        request,
+        "images.html",
+        lines=lines[:ROWS],
+        more=len(lines) > ROWS,
+        page=page.offset // ROWS + 1,
+        filters=filters,
+    )
+
+
+@router.get("/studies/{study_instance_uid}")
+def study(request: Request, board: TheDashboard, pages: ThePages, study_instance_uid: str) -> Response:
+    """Show one study: its timeline, its deliveries, and why each route did or did not take it."""
+    entries = board.reports.study_timeline(study_instance_uid)
+    if not entries:
+        raise NotFound("Nothing is known of this study.")
+    return pages.render(
+        request,
+        "study.html",
+        study_instance_uid=study_instance_uid,
+        entries=entries,
+        deliveries=board.reports.deliveries(study_instance_uid=study_instance_uid, page=Page(limit=100)),
+        routes=board.explain(study_instance_uid),
+    )
+
+
+@router.get("/find")
+def find(request: Request, board: TheDashboard, pages: ThePages, q: Text = "") -> Response:
+    """Look for a patient, an accession number, a UID or a control id in everything at once."""
+    text, ten = q.strip(), Page(limit=10)
+    return pages.render(
+        request,
+        "find.html",
+        q=text,
+        steps=board.reports.worklist(text=text, page=ten) if text else (),
+        orders=board.reports.orders(text=text, page=ten) if text else (),
+        studies=board.reports.studies(text=text, page=ten) if text else (),
+        messages=board.reports.messages(text=text, page=ten) if text else (),
+    )

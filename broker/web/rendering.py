@@ -1,0 +1,98 @@
+"""Templates and the words pages use: local times, ages, states."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from broker.web import security
+from broker.web.ports import Dashboard
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+MEANING = {
+    "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
+    "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
+    "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
+    "UNROUTED": "attention", "parked": "attention", "failing": "attention", "paused": "attention",
+    "DEAD": "failing", "refused": "failing", "failed": "failing",
+    "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet",
+}  # fmt: skip
+"""State -> one of the four meanings, or quiet."""
+
+
+class Pages:
+    """Renders templates with what every page shows."""
+
+    def __init__(self, dashboard: Dashboard) -> None:
+        """Prepare the environment: autoescape always, undefined names are errors."""
+        self._dashboard = dashboard
+        self._templates = Environment(
+            loader=FileSystemLoader(TEMPLATES),
+            autoescape=select_autoescape(default=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters["clock"] = self.clock
+        self._templates.filters["age"] = self.age
+        self._templates.filters["meaning"] = lambda state: MEANING.get(state, "quiet")
+        self._templates.filters["person"] = person
+
+    def render(
+        self, request: Request, template: str, *, status_code: int = 200, **values: Any
+    ) -> HTMLResponse:
+        """Render a page or a fragment."""
+        dashboard = self._dashboard
+        body = self._templates.get_template(template).render(
+            site_name=dashboard.site_name,
+            version=dashboard.version,
+            now=dashboard.clock.now(),
+            path=request.url.path,
+            csrf=security.token(request),
+            **values,
+        )
+        return HTMLResponse(body, status_code=status_code)
+
+    def clock(self, at: datetime | None) -> str:
+        """Say an instant in the site's time: the time alone today, with the date before."""
+        if at is None:
+            return "never"
+        local, today = at.astimezone(self._dashboard.zone), self._dashboard.clock.local_now().date()
+        return local.strftime("%H:%M:%S") if local.date() == today else local.strftime("%Y-%m-%d %H:%M:%S")
+
+    def age(self, at: datetime | None) -> str:
+        """Say how long ago, or in how long."""
+        if at is None:
+            return "–"
+        delta = self._dashboard.clock.now() - at
+        return words(delta) if delta >= timedelta(0) else f"in {words(-delta)}"
+
+
+def words(span: timedelta) -> str:
+    """Say a span in its two largest units."""
+    seconds = int(span.total_seconds())
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min"
+    if seconds < 86400:
+        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
+
+
+def person(name: str | None) -> str:
+    """Show a PN value for reading: `HAYDN^JOSEPH` as `HAYDN, JOSEPH`, ideographs behind it."""
+    groups = [group.strip("^") for group in (name or "").split("=")]
+    shown = []
+    for group in groups[:2]:
+        family, _, rest = group.partition("^")
+        given = " ".join(part for part in rest.split("^") if part)
+        if family or given:
+            shown.append(", ".join(part for part in (family, given) if part))
+    return " · ".join(shown) or "–"

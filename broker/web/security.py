@@ -1,0 +1,61 @@
+"""Guards of the pages while there is no log-in: right host, same origin, and a token on everything that changes."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from urllib.parse import parse_qs
+
+from fastapi import HTTPException, Request, Response
+from fastapi.responses import PlainTextResponse
+
+COOKIE = "broker_csrf"
+FIELD = "csrf"
+HEADER = "X-CSRF-Token"
+_SAFE = {"GET", "HEAD", "OPTIONS"}
+_MAX_BODY_BYTES = 1024 * 1024
+_TOKEN_CHARS = 43
+
+
+def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None:
+    """Answer a refusal, or None when the request may go on to its page."""
+    host = (request.url.hostname or "").lower()
+    if hosts is not None and host not in hosts:
+        return PlainTextResponse("This host name is not served here.", status_code=421)
+    if int(request.headers.get("content-length") or 0) > _MAX_BODY_BYTES:
+        return PlainTextResponse("The request is too large.", status_code=413)
+    if request.method in _SAFE:
+        return None
+    # A foreign site in the same browser must not be able to press our buttons.
+    if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
+        return PlainTextResponse("The request comes from another site.", status_code=403)
+    origin = request.headers.get("origin")
+    if origin and origin.partition("://")[2] != request.headers.get("host"):
+        return PlainTextResponse("The request comes from another site.", status_code=403)
+    return None
+
+
+async def check_token(request: Request) -> None:
+    """Compare the token of the form or header with the cookie (double submit). Raises 403."""
+    cookie = request.cookies.get(COOKIE, "")
+    sent = request.headers.get(HEADER, "")
+    if not sent and "application/x-www-form-urlencoded" in request.headers.get("content-type", ""):
+        sent = parse_qs((await request.body()).decode("utf-8", "replace")).get(FIELD, [""])[0]
+    if len(cookie) != _TOKEN_CHARS or not hmac.compare_digest(cookie, sent):
+        raise HTTPException(403, "The form has expired; reload the page and try again.")
+
+
+def token(request: Request) -> str:
+    """Answer the token of this browser, made on first use."""
+    known = request.cookies.get(COOKIE, "")
+    if len(known) == _TOKEN_CHARS:
+        return known
+    made: str = getattr(request.state, "csrf", "") or secrets.token_urlsafe(32)
+    request.state.csrf = made
+    return made
+
+
+def give_token(request: Request, response: Response) -> None:
+    """Set the cookie when a page of this request made a token."""
+    if made := getattr(request.state, "csrf", ""):
+        response.set_cookie(COOKIE, made, httponly=True, samesite="strict", path="/")
