@@ -1,0 +1,362 @@
+"""Accept connections: the only file that does.
+
+Threads take turns at `accept`. The one that gets a connection first judges the caps, then makes sure that
+another thread waits in its place, and serves the association itself: no hand-over, and no thread is made for a
+connection that is refused. A thread that is done goes back to waiting, or ends when enough others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import os
+import socket
+import ssl
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from broker.dicom.network import pdu
+from broker.dicom.network.association import ServedAssociation
+from broker.dicom.network.channel import Channel, TlsChannel
+from broker.dicom.network.limits import ServerLimits
+from broker.dicom.network.negotiation import Negotiator, Offers
+from broker.dicom.network.policy import AETitlePolicy
+from broker.dicom.network.service import AssociationObserver, AssociationPolicy, Knock, ServiceOffer
+from broker.dicom.network.silent import SilentObserver
+from broker.dicom.network.tls import ServerTls, subject_of
+
+log = structlog.get_logger(__name__)
+
+_NO_DESCRIPTOR_PAUSE_S: Final = 0.2
+_REFUSED_LINGER_BYTES: Final = 64 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class _Connection:
+    """Be one accepted connection and its place in the listener."""
+
+    server: DicomServer
+    channel: Channel
+    sock: socket.socket
+    address: str
+    counted: bool  # against the cap per address
+    accepted_at: float
+    association_id: str
+    is_association: bool = False
+    idle: bool = False
+    is_displaced: bool = field(default=False)
+
+    def take_association(self) -> bool:
+        """Move from the newcomers to the associations."""
+        return self.server.admit_association(self)
+
+    def is_stopping(self) -> bool:
+        """Tell whether the listener stops."""
+        return self.server.is_stopping
+
+
+class DicomServer:
+    """Listen on one port and serve its offers."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        offers: Offers | Iterable[ServiceOffer],
+        ae_title: str | None = None,
+        policy: AssociationPolicy | None = None,
+        limits: ServerLimits | None = None,
+        tls: ServerTls | None = None,
+        reuse_port: bool = False,
+        observer: AssociationObserver | None = None,
+    ) -> None:
+        if policy is None:
+            if ae_title is None:
+                raise ValueError("a server needs an ae_title or a policy")
+            policy = AETitlePolicy(frozenset({ae_title}))
+        self._host = host
+        self._wanted_port = port
+        self._policy = policy
+        self._limits = limits or ServerLimits()
+        self._tls = tls
+        self._reuse_port = reuse_port
+        self._observer = observer or SilentObserver()
+        self._negotiator = Negotiator(
+            offers if isinstance(offers, Offers) else Offers(offers),
+            advertised_pdu_bytes=self._limits.advertised_pdu_bytes,
+        )
+        self._listener: socket.socket | None = None
+        self._changed = threading.Condition()
+        self._connections: set[_Connection] = set()
+        self._per_address: Counter[str] = Counter()
+        self._associations = 0
+        self._waiting_threads = 0
+        self._threads = 0
+        self._stopping = threading.Event()
+        self._numbers = itertools.count(1)
+        self._prefix = os.urandom(4).hex()
+
+    # ── starting and stopping ───────────────────────────────────────────────────────────────────────────
+
+    def start(self) -> None:
+        """Bind, listen and serve; raises OSError when the port cannot be had."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self._reuse_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            # Accepted connections inherit these on Linux.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listener.bind((self._host, self._wanted_port))
+            listener.listen(self._limits.backlog)
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+        with self._changed:
+            self._start_thread()
+
+    @property
+    def port(self) -> int:
+        """Return the port that is listened on."""
+        if self._listener is None:
+            raise RuntimeError("the server has not been started")
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def active(self) -> int:
+        """Return how many associations are open."""
+        return self._associations
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether `stop` was called."""
+        return self._stopping.is_set()
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """Take no more associations, let running requests finish, abort the idle ones and, in the end, all."""
+        self._stopping.set()
+        listener = self._listener
+        if listener is None:
+            return
+        with contextlib.suppress(OSError):  # wakes every thread that waits in accept
+            listener.shutdown(socket.SHUT_RDWR)
+        deadline = time.monotonic() + grace_s
+        with self._changed:
+            for connection in self._connections:
+                if connection.idle:
+                    connection.channel.interrupt()
+                elif not connection.is_association:
+                    connection.channel.kill()
+            self._changed.wait_for(lambda: not self._connections, max(0.0, deadline - time.monotonic()))
+            for connection in self._connections:
+                log.warning("association_cut", association_id=connection.association_id)
+                connection.channel.kill()
+            self._changed.wait_for(lambda: self._threads == 0, 1.0)
+        listener.close()
+
+    # ── threads ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _start_thread(self) -> None:
+        """Start one more thread that waits for a connection; called with the lock held."""
+        self._threads += 1
+        self._waiting_threads += 1
+        previous = threading.stack_size(self._limits.thread_stack_bytes)
+        try:
+            thread = threading.Thread(target=self._work, name="dicom-association", daemon=True)
+            thread.start()
+        except BaseException:
+            self._threads -= 1
+            self._waiting_threads -= 1
+            raise
+        finally:
+            threading.stack_size(previous)
+
+    def _work(self) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        try:
+            while not self._stopping.is_set():
+                try:
+                    sock, peer_address = listener.accept()
+                except OSError as error:
+                    if not self._stopping.wait(_NO_DESCRIPTOR_PAUSE_S):  # out of descriptors: do not spin
+                        log.warning("accept_failed", error=type(error).__name__, errno=error.errno)
+                    continue
+                connection = self._admit(sock, str(peer_address[0]))
+                if connection is None:
+                    continue
+                try:
+                    self._serve(connection)
+                except Exception as error:
+                    where = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
+                    log.warning("association_failed", error=type(error).__name__, where=where)
+                finally:
+                    self._forget(connection)
+                with self._changed:
+                    if self._waiting_threads >= self._limits.spare_threads:
+                        return
+                    self._waiting_threads += 1
+        finally:
+            with self._changed:
+                self._threads -= 1
+                self._changed.notify_all()
+
+    def _admit(self, sock: socket.socket, address: str) -> _Connection | None:
+        """Judge the caps; on success this thread serves, and another waits in accept."""
+        address = _plain_address(address)
+        counted = not (_is_loopback(address) or self._policy.listed(address))
+        limits = self._limits
+        now = time.monotonic()
+        with self._changed:
+            why: str | None = None
+            if self.is_stopping:
+                why = "the listener stops"
+            elif counted and self._per_address[address] >= limits.connections_per_unlisted_address:
+                why = "the address has too many connections"
+            elif len(self._connections) - self._associations >= limits.unassociated and not self._displace(
+                now
+            ):
+                why = "too many connections wait for their association"
+            elif self._waiting_threads == 1:
+                try:
+                    self._start_thread()
+                except RuntimeError:
+                    why = "no further thread can be started"
+            if why is None:
+                self._waiting_threads -= 1
+                connection = _Connection(
+                    server=self,
+                    channel=Channel(sock),
+                    sock=sock,
+                    address=address,
+                    counted=counted,
+                    accepted_at=now,
+                    association_id=f"{self._prefix}-{next(self._numbers)}",
+                )
+                self._connections.add(connection)
+                if counted:
+                    self._per_address[address] += 1
+                return connection
+        self._turn_away(sock, address, why)
+        return None
+
+    def _displace(self, now: float) -> bool:
+        """Take the place of the newcomer that has been silent longest; called with the lock held."""
+        oldest = min(
+            (c for c in self._connections if not c.is_association and not c.is_displaced),
+            key=lambda c: c.accepted_at,
+            default=None,
+        )
+        if oldest is None or now - oldest.accepted_at < self._limits.displace_after_s:
+            return False
+        oldest.is_displaced = True
+        oldest.channel.kill()
+        return True
+
+    def _turn_away(self, sock: socket.socket, address: str, why: str) -> None:
+        """Refuse without a thread and without waiting: whatever is here is read, so that no reset follows."""
+        with contextlib.suppress(OSError), sock:
+            sock.setblocking(False)
+            if self._tls is None:
+                sock.send(pdu.encode_reject(pdu.LOCAL_LIMIT_EXCEEDED))
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(_REFUSED_LINGER_BYTES)
+        self._observer.refused(
+            Knock(
+                address=address,
+                calling_ae_title=None,
+                called_ae_title=None,
+                tls_subject=None,
+                rejection=pdu.LOCAL_LIMIT_EXCEEDED,
+                reason=why,
+            )
+        )
+
+    def admit_association(self, connection: _Connection) -> bool:
+        """Count a newcomer as an association, if there is room."""
+        with self._changed:
+            if self._associations >= self._limits.associations or self.is_stopping:
+                return False
+            connection.is_association = True
+            self._associations += 1
+            return True
+
+    def _forget(self, connection: _Connection) -> None:
+        with self._changed:
+            self._connections.discard(connection)
+            if connection.is_association:
+                self._associations -= 1
+            if connection.counted:
+                self._per_address[connection.address] -= 1
+                if not self._per_address[connection.address]:
+                    del self._per_address[connection.address]
+            self._changed.notify_all()
+
+    # ── one connection ──────────────────────────────────────────────────────────────────────────────────
+
+    def _serve(self, connection: _Connection) -> None:
+        deadline = connection.accepted_at + self._limits.first_pdu_s
+        tls_subject: str | None = None
+        if self._tls is not None:
+            secured = self._handshake(connection, self._tls)
+            if secured is None:
+                return
+            connection.channel = TlsChannel(secured)
+            tls_subject = subject_of(secured)
+        association = ServedAssociation(
+            connection.channel,
+            connection,
+            association_id=connection.association_id,
+            address=connection.address,
+            tls_subject=tls_subject,
+            negotiator=self._negotiator,
+            policy=self._policy,
+            limits=self._limits,
+            observer=self._observer,
+        )
+        try:
+            association.run(first_pdu_deadline=deadline)
+        finally:
+            connection.channel.close(linger_s=0.0 if self.is_stopping else self._limits.linger_s)
+
+    def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:
+        sock = connection.sock
+        sock.settimeout(self._limits.first_pdu_s)
+        try:
+            return tls.context().wrap_socket(sock, server_side=True)
+        except OSError as error:
+            sock.close()
+            why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+            self._observer.refused(
+                Knock(
+                    address=connection.address,
+                    calling_ae_title=None,
+                    called_ae_title=None,
+                    tls_subject=None,
+                    rejection=None,
+                    reason=f"the TLS handshake failed: {why}",
+                )
+            )
+            return None
+
+
+def _plain_address(address: str) -> str:
+    """Write an IPv4 address seen through an IPv6 socket the plain way."""
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
