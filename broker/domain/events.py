@@ -57,6 +57,8 @@ class EventName(Enum):
     ROUTED = "routed"
     UNROUTED = "unrouted"
     DELIVERY_CREATED = "delivery created"
+    DELIVERY_COLLECTED = "delivery collected"  # its quiet period is over
+    DELIVERY_RELEASED = "delivery released by a person"  # its quiet period was cut short
     DELIVERY_CLAIMED = "delivery claimed"
     DELIVERY_PROGRESSED = "delivery progressed"
     DELIVERY_DELIVERED = "delivery delivered"
@@ -66,6 +68,8 @@ class EventName(Enum):
     DELIVERY_CANCELLED = "delivery cancelled by a person"
     DELIVERY_REOPENED = "delivery reopened"
     DELIVERY_LEASE_EXPIRED = "delivery lease expired"
+    DESTINATION_FAILING = "destination failing"  # several tries in a row failed: the breaker is open
+    DESTINATION_RECOVERED = "destination recovered"
     DESTINATION_PAUSED = "destination paused"
     DESTINATION_RESUMED = "destination resumed"
     DEVICE_REFUSED = "device refused"

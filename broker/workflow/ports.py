@@ -554,7 +554,31 @@ class Deliveries(Protocol):
         ...
 
     def due(self, *, now: datetime, limit: int) -> list[tuple[int, str]]:
-        """Answer (id, kind) of PENDING rows that are due, by priority, then oldest; paused ones left out."""
+        """Answer (id, kind) of PENDING rows that are due, by priority, then oldest; paused ones left out.
+
+        Every destination gets its share of `limit`: a long queue to one must not hide the others.
+        """
+        ...
+
+    def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
+        """Answer ids of PENDING rows of one destination that are due and first of their ordering key, by
+        priority, then oldest."""
+        ...
+
+    def find_ids(
+        self,
+        *,
+        state: DeliveryState,
+        destination: str | None = None,
+        study_instance_uid: str | None = None,
+        after: int = 0,
+        limit: int = 500,
+    ) -> list[int]:
+        """Answer ids greater than `after`, ascending, of the rows that fit every filter given."""
+        ...
+
+    def reopen_items(self, delivery: int) -> int:
+        """Put REJECTED items back to WAITING, answer how many; delivered ones stay delivered."""
         ...
 
     def quiet(self, *, now: datetime, limit: int) -> list[int]:
