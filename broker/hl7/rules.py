@@ -1,0 +1,233 @@
+"""Compiles the field rules of a mapping file, and reads groups of segments by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal, get_args
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+
+from broker.domain.orders import AttributeValue
+from broker.errors import InvalidValue
+from broker.hl7.ack import Problem, Severity
+from broker.hl7.converters import CONVERTERS, KEEPS_LINES, MAX_CHARACTERS, Conversion, Converter, Target
+from broker.hl7.groups import Group
+from broker.hl7.instants import parse_stamp
+from broker.hl7.mapping_file import FieldRule, MappingFile
+from broker.hl7.tokenizer import NULL, MessageTooComplexError, Path, Segment
+
+Section = Literal["patient", "order", "procedure", "step"]
+SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
+
+DATE_TIME: Final = "date_time"
+"""The one converter that writes two attributes: `<key>Date` and `<key>Time`."""
+
+# What HL7 gives with its authority is no DICOM attribute of its own.
+SPECIAL: Final = {
+    "PlacerOrderNumber": Target("PlacerOrderNumberImagingServiceRequest", 64, keeps_lines=False),
+    "FillerOrderNumber": Target("FillerOrderNumberImagingServiceRequest", 64, keeps_lines=False),
+    "IssuerOfAccessionNumber": Target("LocalNamespaceEntityID", 64, keeps_lines=False),
+}
+_READ_ELSEWHERE: Final = frozenset({"PlacerOrderNumber", "FillerOrderNumber"})
+
+
+@dataclass(slots=True)
+class Read:
+    """Holds what a group of segments says: new values, what it clears (None), and where each came from."""
+
+    changes: dict[str, AttributeValue | None] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One compiled rule."""
+
+    keyword: str
+    paths: tuple[Path, ...]
+    convert: Converter | None
+    target: Target
+    observations: frozenset[str]
+    default: str | None
+    required: bool
+
+
+class CompiledRules:
+    """Reads the attributes of each section of one mapping."""
+
+    def __init__(self, mapping: MappingFile) -> None:
+        self._sections: dict[str, tuple[_Rule, ...]] = {}
+        self._places: dict[tuple[str, str], tuple[Path, ...]] = {}
+        for section in SECTIONS:
+            rules = [
+                _compile(keyword, rule)
+                for keyword, rule in rules_of(mapping, section).items()
+                if rule is not None
+            ]
+            self._sections[section] = tuple(rule for rule in rules if rule.keyword not in _READ_ELSEWHERE)
+            for rule in rules:
+                self._places[section, rule.keyword] = rule.paths
+
+    def places(self, section: Section, keyword: str) -> tuple[Path, ...]:
+        """List the places an attribute is read from."""
+        return self._places.get((section, keyword), ())
+
+    def read(
+        self,
+        section: Section,
+        group: Group,
+        conversion: Conversion,
+        problems: list[Problem],
+        severity: Severity,
+    ) -> Read:
+        """Read one section; what cannot be converted is a problem of `severity` and not taken."""
+        read = Read()
+        for rule in self._sections[section]:
+            _apply(rule, group, conversion, read, problems, severity)
+        return read
+
+    def read_one(
+        self, section: Section, keyword: str, group: Group, conversion: Conversion
+    ) -> AttributeValue | None:
+        """Read one attribute, leaving its problems to the reading of the whole section."""
+        read = Read()
+        for rule in self._sections[section]:
+            if rule.keyword == keyword:
+                _apply(rule, group, conversion, read, [], Severity.WARNING)
+        return read.changes.get(keyword)
+
+
+def _apply(
+    rule: _Rule,
+    group: Group,
+    conversion: Conversion,
+    read: Read,
+    problems: list[Problem],
+    severity: Severity,
+) -> None:
+    cleared: str | None = None
+    for segment, path in _candidates(rule, group):
+        try:
+            sent = segment.field(path.field)
+            if not sent:
+                continue
+            if sent == NULL or (path.component and segment.at(path) == NULL):
+                cleared = cleared or _place(path, segment)
+                continue
+            if rule.convert is None:
+                if _take_date_time(rule, segment, path, conversion, read):
+                    return
+                continue
+            value = rule.convert(segment, path, group, rule.target, conversion)
+        except InvalidValue as error:
+            # Identifiers may be wrong everywhere; elsewhere one bad value need not stop an order.
+            problems.append(
+                Problem(error.hl7_condition, str(error), path, segment.occurrence, _weight(rule, severity))
+            )
+            return
+        except MessageTooComplexError as error:
+            problems.append(Problem(error.hl7_condition, str(error), path, segment.occurrence))
+            return
+        if value:
+            read.changes[rule.keyword] = value
+            read.sources[rule.keyword] = _place(path, segment)
+            return
+    if cleared is not None:
+        keywords = (
+            (rule.keyword,) if rule.convert is not None else (f"{rule.keyword}Date", f"{rule.keyword}Time")
+        )
+        for keyword in keywords:
+            read.changes[keyword] = None
+            read.sources[keyword] = cleared
+    elif rule.default is not None:
+        read.changes[rule.keyword] = rule.default
+        read.sources[rule.keyword] = "default of the mapping"
+    elif rule.required and rule.paths:
+        problems.append(Problem("101", f"{rule.keyword} is needed", rule.paths[0]))
+
+
+# A wrong value of these refuses the order, because it would be booked to the wrong day or device; any other
+# wrong value is dropped and told as a warning.
+_DECISIVE: Final = frozenset(
+    {
+        "AccessionNumber",
+        "StudyInstanceUID",
+        "RequestedProcedureID",
+        "ScheduledProcedureStepID",
+        "ScheduledProcedureStepStart",
+        "PlacerOrderNumber",
+        "FillerOrderNumber",
+    }
+)
+
+
+def _weight(rule: _Rule, severity: Severity) -> Severity:
+    return severity if rule.keyword in _DECISIVE or rule.required else Severity.WARNING
+
+
+def _candidates(rule: _Rule, group: Group) -> Iterable[tuple[Segment, Path]]:
+    for path in rule.paths:
+        segment = group.first(path.segment)
+        if segment is not None:
+            yield segment, path
+    if rule.observations:
+        for segment in group.all("OBX"):
+            if {segment.value(3, 1).upper(), segment.value(3, 2).upper()} & rule.observations:
+                yield segment, _OBSERVED
+
+
+_OBSERVED: Final = Path("OBX", 5)
+
+
+def _take_date_time(rule: _Rule, segment: Segment, path: Path, conversion: Conversion, read: Read) -> bool:
+    text = segment.at(path).partition("^")[0]
+    if not text:
+        return False
+    stamp = parse_stamp(text, site=conversion.site_zone, sender=conversion.sender_zone)
+    if not stamp.date:
+        raise InvalidValue("names no day")
+    place = _place(path, segment)
+    read.changes[f"{rule.keyword}Date"] = stamp.date
+    read.sources[f"{rule.keyword}Date"] = place
+    if stamp.time:
+        read.changes[f"{rule.keyword}Time"] = stamp.time
+        read.sources[f"{rule.keyword}Time"] = place
+    return True
+
+
+def _place(path: Path, segment: Segment) -> str:
+    if segment.occurrence == 1:
+        return str(path)
+    return f"{path.segment}[{segment.occurrence}]-{str(path).partition('-')[2]}"
+
+
+def rules_of(mapping: MappingFile, section: Section) -> dict[str, FieldRule | None]:
+    """Give the rules of one section."""
+    sections = {
+        "patient": mapping.patient,
+        "order": mapping.order,
+        "procedure": mapping.procedure,
+        "step": mapping.step,
+    }
+    return sections[section]
+
+
+def _compile(keyword: str, rule: FieldRule) -> _Rule:
+    return _Rule(
+        keyword,
+        tuple(Path.parse(text) for text in rule.from_),
+        None if rule.as_ == DATE_TIME else CONVERTERS[rule.as_],
+        _target(keyword),
+        frozenset(text.upper() for text in rule.observation),
+        rule.default,
+        rule.required,
+    )
+
+
+def _target(keyword: str) -> Target:
+    if keyword in SPECIAL:
+        return SPECIAL[keyword]
+    tag = tag_for_keyword(keyword)
+    vr = dictionary_VR(tag) if tag is not None else "LO"
+    return Target(keyword, MAX_CHARACTERS.get(vr), keeps_lines=vr in KEEPS_LINES)
