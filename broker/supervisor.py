@@ -77,7 +77,7 @@ class Supervisor:
         due = [child.restart_at for child in self._children if child.restart_at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else 3600.0
 
-    def _start_due(self, mask: set[signal.Signals]) -> None:
+    def _start_due(self, mask: set[int | signal.Signals]) -> None:
         for child in self._children:
             if child.restart_at is not None and child.restart_at <= time.monotonic():
                 child.pid = _fork(child.role, mask)
@@ -132,7 +132,7 @@ class Supervisor:
         return 1 if late else 0
 
 
-def _fork(role: Role, mask: set[signal.Signals]) -> int:
+def _fork(role: Role, mask: set[int | signal.Signals]) -> int:
     pid = os.fork()
     if pid:
         return pid

@@ -1,0 +1,64 @@
+"""The command line: `broker serve` and `broker run ROLE`, then one file per noun."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from broker import __version__
+from broker.cli import (
+    backup,
+    config,
+    database,
+    deliveries,
+    demo,
+    destinations,
+    hl7,
+    images,
+    messages,
+    orders,
+    routes,
+    serving,
+    worklist,
+)
+from broker.errors import BrokerError
+
+app = typer.Typer(
+    name="broker",
+    help="Modality worklist and imaging workflow broker.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    *,
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),
+) -> None:
+    """Hold what belongs to no command."""
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+serving.add_to(app)
+backup.add_to(app)
+demo.add_to(app)
+for noun in (worklist, orders, images, routes, deliveries, destinations, messages, hl7, config, database):
+    app.add_typer(noun.app)
+
+
+def main() -> None:
+    """Run the command line; a refusal of the broker is one line on stderr and exit 1."""
+    if sys.flags.optimize:
+        # `python -O` removes the assertions the protocol libraries validate with.
+        print("broker: does not run under python -O or PYTHONOPTIMIZE", file=sys.stderr)
+        sys.exit(2)
+    try:
+        app()
+    except BrokerError as error:
+        print(f"broker: {error}", file=sys.stderr)
+        sys.exit(1)

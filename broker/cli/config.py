@@ -1,0 +1,36 @@
+"""`broker config`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from broker.cli.context import CONFIG
+
+app = typer.Typer(name="config", help="The site file.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    file: Annotated[Path | None, typer.Argument(help="The site file; default $BROKER_CONFIG.")] = None,
+    *,
+    config: Annotated[Path, typer.Option("--config", "-c", envvar="BROKER_CONFIG")] = CONFIG,
+) -> None:
+    """Print every problem as file:line:col: key: problem and exit 1; say so when there is none."""
+    from broker.bootstrap import read_site
+    from broker.site_file import SiteFileError
+
+    path = file or config
+    try:
+        loaded = read_site(path, os.environ)
+    except SiteFileError as error:
+        for problem in error.problems:
+            print(problem)
+        raise typer.Exit(1) from None
+    site = loaded.site
+    print(
+        f"{path}: good: {len(site.devices)} devices, {len(site.destinations)} destinations, {len(site.routes)} routes"
+    )

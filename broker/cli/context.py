@@ -1,0 +1,83 @@
+"""What every command shares: where the site file and the data are, and how rows are shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from broker.bootstrap import Broker
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="BROKER_CONFIG", help="The site file.", show_default=True),
+]
+DataDirOption = Annotated[
+    Path,
+    typer.Option("--data-dir", "-d", envvar="BROKER_DATA_DIR", help="Where the broker keeps what it has."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a list of JSON objects.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=500, help="How many rows at most.")]
+
+CONFIG = Path("config/broker.yaml")
+DATA_DIR = Path("data")
+
+
+def open_cli(config: Path, data_dir: Path) -> Broker:
+    """Open the wired broker beside whatever runs; the schema must be there."""
+    from broker.bootstrap import open_broker
+    from broker.logs import configure_logging
+
+    configure_logging(role="cli", level="WARNING")
+    return open_broker(config, data_dir, role="cli")
+
+
+def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str], title: str = "") -> None:
+    """Print rows as a list of JSON objects, or `columns` of them as a table."""
+    if as_json:
+        print(json.dumps([plain(row) for row in rows], indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    names = list(columns)
+    table = Table(*(name.replace("_", " ") for name in names), title=title or None, title_justify="left")
+    for row in rows:
+        values = plain(row)
+        table.add_row(*(_text(values.get(name)) for name in names))
+    Console(soft_wrap=False).print(table)
+
+
+def plain(value: Any) -> Any:
+    """Answer what json can write: dataclasses as objects, instants in ISO 8601."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{item}" for item in value.values())
+    # Control characters of a peer must not reach the terminal.
+    return "".join(char if char.isprintable() else "·" for char in str(value))

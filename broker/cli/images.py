@@ -1,0 +1,60 @@
+"""`broker images`."""
+
+from __future__ import annotations
+
+import typer
+
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    LimitOption,
+    open_cli,
+    show,
+)
+from broker.workflow.reports_port import Page
+
+app = typer.Typer(name="images", help="Studies received.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    *,
+    state: str | None = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List studies, newest first."""
+    with open_cli(config, data_dir) as broker:
+        rows = broker.reports.studies(state=state, page=Page(limit=limit))
+    show(
+        rows,
+        as_json=as_json,
+        columns=[
+            "study_instance_uid",
+            "patient_id",
+            "accession_number",
+            "modality",
+            "series",
+            "instances",
+            "state",
+        ],
+    )
+
+
+@app.command("timeline")
+def timeline(
+    study_instance_uid: str,
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Say what happened to one study, oldest first."""
+    with open_cli(config, data_dir) as broker:
+        rows = broker.reports.study_timeline(study_instance_uid)
+    show(rows, as_json=as_json, columns=["at", "what", "actor", "subject", "subject_id", "details"])

@@ -1,0 +1,149 @@
+"""The site file: strict, and every problem named where it stands."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+from pydicom.datadict import dictionary_VR
+
+from broker.settings import parse_duration, read_environment
+from broker.site_file import SiteFileError, load_site
+
+ROOT = Path(__file__).parents[2]
+
+
+class FolderOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    path: str
+
+
+def options_of(kind):
+    return FolderOptions if kind in {"folder", "mllp"} else None
+
+
+def known_keyword(keyword):
+    try:
+        return dictionary_VR(keyword)
+    except (KeyError, ValueError):
+        return None
+
+
+@pytest.fixture
+def load(tmp_path):
+    def read(body, environ=None):
+        path = tmp_path / "broker.yaml"
+        path.write_text(body)
+        return load_site(path, environ=environ or {}, options_of=options_of, known_keyword=known_keyword)
+
+    return read
+
+
+def problems(load, body, environ=None):
+    with pytest.raises(SiteFileError) as caught:
+        load(body, environ)
+    return [str(problem).rpartition("broker.yaml:")[2] for problem in caught.value.problems]
+
+
+def test_the_annotated_site_file_is_good():
+    loaded = load_site(
+        ROOT / "config/broker.yaml", environ={}, options_of=options_of, known_keyword=known_keyword
+    )
+    assert loaded.site.site.ae_title == "BROKER"
+    assert [route.name for route in loaded.routes.routes] == ["everything-to-copies"]
+
+
+def test_an_empty_file_listens_on_loopback_with_the_documented_ports(load):
+    listen = load("").site.listen
+    assert (listen.hl7.host, listen.hl7.port) == ("127.0.0.1", 2575)
+    assert (listen.dicom.host, listen.dicom.port) == ("127.0.0.1", 11112)
+    assert (listen.web.host, listen.web.port) == ("127.0.0.1", 8080)
+    assert listen.dicom.accept_unknown_devices == "loopback"
+
+
+def test_every_problem_is_named_at_its_place(load):
+    assert problems(
+        load,
+        "site: { timezone: Europe/Nowhere }\n"
+        "listen:\n"
+        '  dicom: { port: "11112", prot: 5 }\n'
+        "routes:\n"
+        "  - name: r1\n"
+        "    when: { Modalty: CT }\n"
+        "    send: [a]\n",
+    ) == [
+        "1:9: site.timezone: 'Europe/Nowhere' is not a time zone such as Europe/Berlin",
+        "3:12: listen.dicom.port: Input should be a valid integer",
+        "3:27: listen.dicom.prot: is not a known key",
+        "6:13: routes.0.when.Modalty: 'Modalty' is not a DICOM keyword",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("a: 1\na: 2\n", "2:1: "),
+        ("- 1\n", "1:1: must be a mapping"),
+        ("site: [\n", "2:1: "),
+        (
+            "destinations: { a: { kind: fax } }\n",
+            "1:22: destinations.a.kind: 'fax' is not a kind of destination",
+        ),
+        ("destinations: { a: { kind: folder } }\n", "1:17: destinations.a.path: Field required"),
+        ("feedback: { destination: ris }\n", "1:13: feedback.destination: 'ris' is not a destination"),
+        ("routes: [{ name: r, send: [x] }]\n", "1:28: routes.0.send.0: 'x' is not a destination"),
+        ("listen: { web: { host: 0.0.0.0 } }\n", "1:11: listen.web: the pages have no log-in yet"),
+        ("devices: [{ ae_title: A_TITLE_THAT_IS_TOO_LONG }]\n", "1:13: devices.0.ae_title: "),
+        ("completion: { cap: soon }\n", "1:15: completion.cap: 'soon' is not a duration"),
+        ("deidentify: {}\n", "1:1: deidentify: is not a known key"),
+    ],
+)
+def test_each_kind_of_problem_says_what_is_wrong(load, body, problem):
+    assert problems(load, body)[0].startswith(problem)
+
+
+def test_a_two_times_listed_device_is_refused(load):
+    assert "listed twice" in problems(load, "devices: [{ ae_title: CT1 }, { ae_title: CT1 }]\n")[0]
+
+
+def test_the_environment_overrides_any_key(load):
+    loaded = load("listen: { dicom: { port: 1 } }", {"BROKER_LISTEN__DICOM__PORT": "104"})
+    assert loaded.site.listen.dicom.port == 104
+
+
+def test_a_wrong_variable_is_named(load):
+    with pytest.raises(SiteFileError) as caught:
+        load("", {"BROKER_LISTEN__DICOM__PORT": "many"})
+    assert str(caught.value).startswith("environment BROKER_LISTEN__DICOM__PORT: listen.dicom.port: ")
+
+
+def test_the_pages_go_beyond_loopback_only_when_it_is_said(load):
+    assert load("listen: { web: { host: 0.0.0.0, unauthenticated: true } }").site.listen.web.unauthenticated
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("1h30m", timedelta(minutes=90)),
+        ("250ms", timedelta(milliseconds=250)),
+        ("1d", timedelta(days=1)),
+        ("1.5h", timedelta(minutes=90)),
+    ],
+)
+def test_durations_are_read(text, span):
+    assert parse_duration(text) == span
+
+
+@pytest.mark.parametrize("text", ["", "30", "s", "5 parsecs", "-3s", "1h2"])
+def test_other_durations_are_refused(text):
+    with pytest.raises(ValueError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_secrets_come_from_files_and_are_never_shown(tmp_path):
+    secret = tmp_path / "database_url"
+    secret.write_text("postgresql://broker:hush@db/broker\n")
+    environment = read_environment({"BROKER_DATABASE_URL_FILE": str(secret)})
+    assert environment.database_url == "postgresql://broker:hush@db/broker"
+    assert "hush" not in repr(environment)

@@ -1,0 +1,105 @@
+"""The supervisor restarts what dies and stops what it started."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+PROGRAM = textwrap.dedent(
+    """
+    import os, signal, sys, threading
+    from broker.logs import configure_logging
+    from broker.supervisor import Role, Supervisor
+
+    configure_logging(role="test")
+
+    def note(line):
+        os.write(1, (line + "\\n").encode())
+
+    def waits():
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        note(f"up {os.getpid()}")
+        stop.wait()
+        note("bye")
+        return 0
+
+    def deaf():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(f"up {os.getpid()}")
+        while True:
+            signal.pause()
+
+    roles = {"waits": waits, "deaf": deaf}
+    sys.exit(Supervisor([Role(n, roles[n]) for n in sys.argv[2:]], grace_s=float(sys.argv[1])).run())
+    """
+)
+
+
+@pytest.fixture
+def start():
+    running = []
+
+    def begin(*args):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_role_is_started_again(start):
+    supervisor = start("5", "waits")
+    first = int(supervisor.stdout.readline().split()[1])
+    os.kill(first, signal.SIGKILL)
+
+    second = int(supervisor.stdout.readline().split()[1])
+
+    assert second != first
+    supervisor.terminate()
+    assert supervisor.stdout.readline() == "bye\n"
+    assert supervisor.wait(10) == 0
+
+
+def test_a_role_that_ignores_sigterm_is_killed_after_the_grace(start):
+    supervisor = start("0.3", "deaf")
+    pid = int(supervisor.stdout.readline().split()[1])
+
+    supervisor.terminate()
+
+    assert supervisor.wait(10) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_roles_do_not_outlive_a_killed_supervisor(start):
+    supervisor = start("5", "waits")
+    supervisor.stdout.readline()
+
+    supervisor.kill()
+
+    assert supervisor.stdout.readline() == "bye\n"
+
+
+def test_stopping_waits_for_the_slowest_not_for_the_grace(start):
+    supervisor = start("20", "waits", "waits")
+    supervisor.stdout.readline()
+    supervisor.stdout.readline()
+    before = time.monotonic()
+
+    supervisor.terminate()
+
+    assert supervisor.wait(15) == 0
+    assert time.monotonic() - before < 10
