@@ -46,7 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Refuse a naive instant, store UTC."""
         if value is None:
             return None
@@ -54,7 +54,7 @@ class UtcDateTime(TypeDecorator[datetime]):
             raise ValueError("an instant needs a time zone")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
         """Answer an aware UTC instant."""
         return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
 
@@ -63,7 +63,7 @@ Json = JSON().with_variant(postgresql.JSONB(), "postgresql")
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
 
-def _id() -> Any:  # noqa: ANN401 - SQLModel fields are typed by their annotation
+def _id() -> Any:  # SQLModel fields are typed by their annotation
     return Field(default=None, sa_column=Column(Id, primary_key=True, autoincrement=True))
 
 
@@ -362,7 +362,7 @@ class DeliveryRow(SQLModel, table=True):
     __tablename__ = "delivery"
     __table_args__ = (
         Index("ix_delivery_due", "state", "due_at"),
-        Index("ix_delivery_destination_state", "destination", "state", "due_at"),
+        Index("ix_delivery_next", "state", "destination", "priority", "due_at"),
         # One open delivery per route, destination and unit: routing twice, or two workers at once, join it.
         Index(
             "uq_delivery_open",
@@ -480,3 +480,13 @@ class HeartbeatRow(SQLModel, table=True):
     started_at: datetime = _instant()
     beat_at: datetime = _instant()
     details: dict[str, Any] = _json()
+
+
+class InstallationRow(SQLModel, table=True):
+    """The one row that makes this installation itself; written at the first start, never changed."""
+
+    __tablename__ = "installation"
+    id: int | None = _id()
+    uid_namespace: str = _str(36, nullable=False)
+    """UUID: the same ids from the RIS always derive the same Study Instance UID here."""
+    created_at: datetime = _instant()

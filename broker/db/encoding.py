@@ -1,0 +1,63 @@
+"""Domain values as JSON columns hold them, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from broker.domain.orders import Attributes, AttributeValue, Code, PatientIdentifier
+
+
+def encode_attributes(attributes: Attributes) -> dict[str, Any]:
+    """Write attributes: text as text, several values as a list, code items as a list of objects."""
+    return {keyword: _encode_value(value) for keyword, value in attributes.items()}
+
+
+def decode_attributes(stored: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    """Read what `encode_attributes` wrote."""
+    return {keyword: _decode_value(value) for keyword, value in stored.items()}
+
+
+def _encode_value(value: AttributeValue) -> Any:
+    if isinstance(value, str):
+        return value
+    return [_encode_code(item) if isinstance(item, Code) else item for item in value]
+
+
+def _encode_code(code: Code) -> dict[str, str]:
+    item = {"value": code.value, "scheme": code.scheme, "meaning": code.meaning}
+    if code.version is not None:
+        item["version"] = code.version
+    return item
+
+
+def _decode_value(stored: Any) -> AttributeValue:
+    if isinstance(stored, str):
+        return stored
+    if stored and isinstance(stored[0], dict):
+        return tuple(Code(**item) for item in stored)
+    return tuple(stored)
+
+
+def encode_identifiers(identifiers: Iterable[PatientIdentifier]) -> list[dict[str, str]]:
+    """Write patient identifiers without the parts that are not known."""
+    fields = ("value", "issuer", "universal_id", "universal_id_type", "type_code")
+    return [
+        {name: part for name in fields if (part := getattr(identifier, name)) is not None}
+        for identifier in identifiers
+    ]
+
+
+def decode_identifiers(stored: Iterable[Mapping[str, str]]) -> tuple[PatientIdentifier, ...]:
+    """Read what `encode_identifiers` wrote."""
+    return tuple(PatientIdentifier(**item) for item in stored)
+
+
+def encode_values(values: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Write facts or series: name -> list of text values."""
+    return {name: list(items) for name, items in values.items()}
+
+
+def decode_values(stored: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
+    """Read what `encode_values` wrote."""
+    return {name: tuple(items) for name, items in stored.items()}

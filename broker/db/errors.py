@@ -1,0 +1,90 @@
+"""Turns what a database says into the broker's errors, without repeating a value of a patient.
+
+PostgreSQL quotes the offending values in its messages (`Key (patient_id)=(4711) already exists`), so nothing of
+its text is kept: the SQLSTATE and the name of the constraint say enough.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+import psycopg
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from broker.errors import BrokerError, Conflict, DatabaseUnavailable, DuplicateKey, InvalidValue, StorageFull
+
+_DISK_FULL = "53100"
+_UNIQUE = "23505"
+
+
+def translate_errors(engine: Engine) -> None:
+    """Make every failed statement of an engine raise the broker's own error."""
+    event.listen(engine, "handle_error", _translate)
+
+
+def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
+    """Answer the broker's error for one that is raised outside of statements; None for a mistake of ours."""
+    if isinstance(error, PoolTimeout):
+        return DatabaseUnavailable("Every database connection is in use.")
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return _of(error.orig)
+    return None
+
+
+def _translate(context: ExceptionContext) -> BrokerError | None:
+    original = context.original_exception
+    translated = _of(original)
+    if isinstance(original, psycopg.Error):
+        # The original stays reachable as the cause of ours, and a traceback prints it.
+        original.args = (_plain(original),)
+    return translated
+
+
+def _plain(error: psycopg.Error) -> str:
+    constraint = error.diag.constraint_name
+    name = type(error).__name__
+    return f"{name} {error.sqlstate or ''} {constraint or ''}".rstrip()
+
+
+def _of(error: BaseException) -> BrokerError | None:
+    if isinstance(error, psycopg.Error):
+        return _of_postgresql(error)
+    if isinstance(error, sqlite3.Error):
+        return _of_sqlite(error)
+    if isinstance(error, OverflowError):
+        return InvalidValue("A number is too large to be stored.")
+    return None
+
+
+def _of_postgresql(error: psycopg.Error) -> BrokerError | None:
+    if isinstance(error, psycopg.IntegrityError):
+        constraint = error.diag.constraint_name or "a constraint"
+        if error.sqlstate == _UNIQUE:
+            return DuplicateKey(f"A record with this key exists ({constraint}).")
+        return Conflict(f"The database refuses the record ({constraint}).")
+    if isinstance(error, psycopg.DataError):
+        return InvalidValue(f"A value cannot be stored ({_plain(error)}).")
+    if isinstance(error, psycopg.ProgrammingError | psycopg.NotSupportedError):
+        return None
+    if error.sqlstate == _DISK_FULL:
+        return StorageFull("The database's disk is full.")
+    return DatabaseUnavailable(f"The database does not answer ({_plain(error)}).")
+
+
+def _of_sqlite(error: sqlite3.Error) -> BrokerError | None:
+    code = getattr(error, "sqlite_errorname", "") or type(error).__name__
+    if isinstance(error, sqlite3.IntegrityError):
+        # SQLite names columns, never values.
+        if code in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}:
+            return DuplicateKey(f"A record with this key exists ({error}).")
+        return Conflict(f"The database refuses the record ({error}).")
+    if code == "SQLITE_FULL":
+        return StorageFull("The database's disk is full.")
+    if code == "SQLITE_TOOBIG" or isinstance(error, sqlite3.DataError):
+        return InvalidValue("A value is too large to be stored.")
+    if isinstance(error, sqlite3.ProgrammingError | sqlite3.NotSupportedError) or code == "SQLITE_ERROR":
+        return None  # wrong SQL or an unmigrated file: waiting does not heal it
+    return DatabaseUnavailable(f"The database does not answer ({code}).")

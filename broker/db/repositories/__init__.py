@@ -1,0 +1,1 @@
+"""Core statements behind the repository ports; one file per port."""

@@ -1,0 +1,154 @@
+"""Received objects as stored; a RECEIVED row is the outbox of routing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, select, update
+
+from broker.db.encoding import decode_values, encode_values
+from broker.db.schema import INSTANCE
+from broker.db.transaction import Transaction
+from broker.errors import NotFound
+from broker.workflow.ports import Instance, InstanceState
+
+_ADD = INSTANCE.insert().returning(INSTANCE.c.id, sort_by_parameter_order=True)
+_GET = select(INSTANCE).where(INSTANCE.c.id == bindparam("key"))
+_VERSIONS = (
+    select(INSTANCE)
+    .where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
+    .order_by(INSTANCE.c.version.desc())
+)
+_DECIDE = (
+    update(INSTANCE)
+    .where(INSTANCE.c.id == bindparam("key"), INSTANCE.c.state == InstanceState.RECEIVED.value)
+    .values(state=bindparam("to"))
+)
+_DECIDE_WITH_ORDER = _DECIDE.values(order=bindparam("its_order"))
+
+
+class SqlInstances:
+    """Implements the Instances port."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def add_many(self, instances: Sequence[Instance]) -> list[int]:
+        """Store new rows in one statement, answer their ids in order. Raises DuplicateKey."""
+        if not instances:
+            return []
+        rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
+        return [int(key) for key in rows.scalars()]
+
+    def versions(self, sop_instance_uid: str) -> list[Instance]:
+        """Answer every stored version, newest first."""
+        rows = self._transaction.execute(_VERSIONS, {"uid": sop_instance_uid})
+        return [_instance(row) for row in rows.mappings()]
+
+    def get(self, instance: int) -> Instance:
+        """Answer an instance. Raises NotFound."""
+        row = self._transaction.execute(_GET, {"key": instance}).mappings().one_or_none()
+        if row is None:
+            raise NotFound("There is no such instance.")
+        return _instance(row)
+
+    def mark_resent(self, instance: int, *, now: datetime) -> None:
+        """Count another push of the same object."""
+        self._transaction.execute(
+            update(INSTANCE)
+            .where(INSTANCE.c.id == instance)
+            .values(resends=INSTANCE.c.resends + 1, last_received_at=now)
+        )
+
+    def undecided(self, limit: int, *, older_than: datetime | None = None) -> list[int]:
+        """Answer ids of RECEIVED rows, oldest first."""
+        statement = select(INSTANCE.c.id).where(INSTANCE.c.state == InstanceState.RECEIVED.value)
+        if older_than is not None:
+            statement = statement.where(INSTANCE.c.received_at <= older_than)
+        rows = self._transaction.execute(statement.order_by(INSTANCE.c.id).limit(limit))
+        return [int(key) for key in rows.scalars()]
+
+    def decide(self, instance: int, state: InstanceState, *, order: int | None) -> bool:
+        """Move RECEIVED to `state` by a conditional UPDATE; False when another worker was first."""
+        values: dict[str, Any] = {"key": instance, "to": state.value}
+        if order is None:
+            return self._transaction.execute(_DECIDE, values).rowcount == 1
+        return self._transaction.execute(_DECIDE_WITH_ORDER, {**values, "its_order": order}).rowcount == 1
+
+    def set_order(self, instance: int, order: int) -> None:
+        """Join an instance to its order."""
+        self._transaction.execute(update(INSTANCE).where(INSTANCE.c.id == instance).values(order=order))
+
+    def unrouted(self, limit: int) -> list[Instance]:
+        """Answer what no route took, oldest first."""
+        return self._select(INSTANCE.c.state == InstanceState.UNROUTED.value, limit)
+
+    def of_study(self, study_instance_uid: str) -> list[Instance]:
+        """Answer the instances of a study, oldest first."""
+        return self._select(INSTANCE.c.study_instance_uid == study_instance_uid)
+
+    def of_series(self, series_instance_uid: str) -> list[Instance]:
+        """Answer the instances of a series, oldest first."""
+        return self._select(INSTANCE.c.series_instance_uid == series_instance_uid)
+
+    def _select(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Instance]:
+        statement = select(INSTANCE).where(condition).order_by(INSTANCE.c.id).limit(limit)
+        return [_instance(row) for row in self._transaction.execute(statement).mappings()]
+
+
+def _values(instance: Instance) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": instance.sop_instance_uid,
+        "version": instance.version,
+        "sop_class_uid": instance.sop_class_uid,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "study_instance_uid": instance.study_instance_uid,
+        "series_instance_uid": instance.series_instance_uid,
+        "patient_id": instance.patient_id,
+        "accession_number": instance.accession_number,
+        "modality": instance.modality,
+        "path": instance.path,
+        "size_bytes": instance.size_bytes,
+        "data_set_offset": instance.data_set_offset,
+        "sha256": instance.sha256,
+        "facts": encode_values(instance.facts),
+        "calling_ae_title": instance.calling_ae_title,
+        "called_ae_title": instance.called_ae_title,
+        "peer": instance.peer,
+        "order": instance.order,
+        "state": instance.state.value,
+        "received_at": instance.received_at,
+        "last_received_at": instance.last_received_at,
+        "resends": instance.resends,
+    }
+
+
+def _instance(row: Any) -> Instance:
+    digest = row["sha256"]
+    return Instance(
+        id=row["id"],
+        sop_instance_uid=row["sop_instance_uid"],
+        version=row["version"],
+        sop_class_uid=row["sop_class_uid"],
+        transfer_syntax_uid=row["transfer_syntax_uid"],
+        study_instance_uid=row["study_instance_uid"],
+        series_instance_uid=row["series_instance_uid"],
+        path=row["path"],
+        size_bytes=row["size_bytes"],
+        data_set_offset=row["data_set_offset"],
+        sha256=None if digest is None else bytes(digest),
+        facts=decode_values(row["facts"]),
+        calling_ae_title=row["calling_ae_title"],
+        called_ae_title=row["called_ae_title"],
+        peer=row["peer"],
+        state=InstanceState(row["state"]),
+        received_at=row["received_at"],
+        last_received_at=row["last_received_at"],
+        patient_id=row["patient_id"],
+        accession_number=row["accession_number"],
+        modality=row["modality"],
+        order=row["order"],
+        resends=row["resends"],
+    )

@@ -1,0 +1,270 @@
+"""Orders and requested procedures as stored, and which of them a message means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, bindparam, or_, select, tuple_, update
+
+from broker.db.encoding import decode_attributes, encode_attributes
+from broker.db.schema import ORDER, PROCEDURE, STEP
+from broker.db.transaction import Transaction
+from broker.domain.orders import EntityIdentifier, ImagingOrder, OrderDetails, RequestedProcedure
+from broker.domain.steps import OrderStatus
+from broker.errors import NotFound
+
+_BY_ID = select(ORDER).where(ORDER.c.id == bindparam("key"))
+_PROCEDURES = select(PROCEDURE).where(PROCEDURE.c.order == bindparam("key")).order_by(PROCEDURE.c.id)
+
+
+class SqlOrders:
+    """Implements the Orders port."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def identify(self, details: OrderDetails, *, patient: int | None) -> list[ImagingOrder]:
+        """Find the orders a message means; the first rule with a hit answers.
+
+        Of several hits those of the patient the message names count, if there are any.
+        """
+        for condition in _rules(details):
+            found = self._select(condition)
+            own = [order for order in found if order.patient == patient]
+            if found:
+                return own or found
+        return []
+
+    def get(self, order: int) -> ImagingOrder:
+        """Answer an order. Raises NotFound."""
+        row = self._transaction.execute(_BY_ID, {"key": order}).mappings().one_or_none()
+        if row is None:
+            raise NotFound("There is no such order.")
+        return order_of(row)
+
+    def of_patient(self, patient: int) -> list[ImagingOrder]:
+        """Answer the orders of a patient, oldest first."""
+        return self._select(ORDER.c.patient == patient)
+
+    def with_accession(self, accession_number: str) -> list[ImagingOrder]:
+        """Answer the orders with an accession number, oldest first."""
+        return self._select(ORDER.c.accession_number == accession_number)
+
+    def add(self, order: ImagingOrder, *, now: datetime) -> ImagingOrder:
+        """Store a new order (its `id` is ignored) and answer it with its id."""
+        values = {**_order_values(order, now), "created_at": now}
+        return order_of({**values, "id": self._transaction.insert(ORDER, values)})
+
+    def save(self, order: ImagingOrder, *, now: datetime) -> None:
+        """Store an order again, and the copy its steps are matched by."""
+        changed = self._transaction.execute(
+            update(ORDER).where(ORDER.c.id == bindparam("key")),
+            {**_order_values(order, now), "key": order.id},
+        )
+        if changed.rowcount != 1:
+            raise NotFound("There is no such order.")
+        self._transaction.execute(
+            update(STEP)
+            .where(
+                STEP.c.order == order.id,
+                or_(
+                    STEP.c.accession_number.is_distinct_from(order.accession_number),
+                    STEP.c.patient != order.patient,
+                ),
+            )
+            .values(accession_number=order.accession_number, patient=order.patient)
+        )
+
+    def set_status(self, order: int, status: OrderStatus, *, now: datetime) -> None:
+        """Store the roll-up of an order's steps."""
+        changed = self._transaction.execute(
+            update(ORDER).where(ORDER.c.id == order).values(status=status.value, updated_at=now)
+        )
+        if changed.rowcount != 1:
+            raise NotFound("There is no such order.")
+
+    def procedures(self, order: int) -> list[RequestedProcedure]:
+        """Answer the requested procedures of an order, oldest first."""
+        return [
+            procedure_of(row) for row in self._transaction.execute(_PROCEDURES, {"key": order}).mappings()
+        ]
+
+    def procedures_with_study(self, study_instance_uid: str) -> list[RequestedProcedure]:
+        """Answer the requested procedures that share a Study Instance UID."""
+        rows = self._transaction.execute(
+            select(PROCEDURE)
+            .where(PROCEDURE.c.study_instance_uid == study_instance_uid)
+            .order_by(PROCEDURE.c.id)
+        )
+        return [procedure_of(row) for row in rows.mappings()]
+
+    def add_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> RequestedProcedure:
+        """Store a new procedure. Raises DuplicateKey when the order has one with this id."""
+        values = _procedure_values(procedure)
+        key = self._transaction.insert(PROCEDURE, values)
+        self._touch(procedure.order, now)
+        return procedure_of({**values, "id": key})
+
+    def save_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> None:
+        """Store a procedure again, and the copies its steps are matched by."""
+        values = _procedure_values(procedure)
+        changed = self._transaction.execute(
+            update(PROCEDURE).where(PROCEDURE.c.id == bindparam("key")), {**values, "key": procedure.id}
+        )
+        if changed.rowcount != 1:
+            raise NotFound("There is no such requested procedure.")
+        copies = {name: values[name] for name in ("requested_procedure_id", "study_instance_uid")}
+        self._transaction.execute(
+            update(STEP)
+            .where(
+                STEP.c.procedure == procedure.id,
+                or_(*(STEP.c[name] != value for name, value in copies.items())),
+            )
+            .values(copies)
+        )
+        self._touch(procedure.order, now)
+
+    def _touch(self, order: int, now: datetime) -> None:
+        self._transaction.execute(update(ORDER).where(ORDER.c.id == order).values(updated_at=now))
+
+    def _select(self, condition: ColumnElement[bool]) -> list[ImagingOrder]:
+        rows = self._transaction.execute(select(ORDER).where(condition).order_by(ORDER.c.id))
+        return [order_of(row) for row in rows.mappings()]
+
+
+def _rules(details: OrderDetails) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions by which a message means an order, the most certain first."""
+    studies = {
+        (procedure.study_instance_uid, step.scheduled_procedure_step_id)
+        for procedure in details.procedures
+        for step in procedure.steps
+        if procedure.study_instance_uid and step.scheduled_procedure_step_id
+    }
+    if studies:
+        yield ORDER.c.id.in_(
+            select(STEP.c.order).where(
+                tuple_(STEP.c.study_instance_uid, STEP.c.scheduled_procedure_step_id).in_(studies)
+            )
+        )
+    placer = _same_identifier("placer", details.placer_order_number)
+    filler = _same_identifier("filler", details.filler_order_number)
+    if placer is not None and filler is not None:
+        yield and_(placer, filler)
+    if filler is not None:
+        yield filler
+    if placer is not None:
+        yield placer
+    if not details.accession_number:
+        return
+    accession = _same_accession(details.accession_number, details.issuer_of_accession_number)
+    procedure_ids = {p.requested_procedure_id for p in details.procedures if p.requested_procedure_id}
+    if procedure_ids:
+        yield and_(
+            accession,
+            ORDER.c.id.in_(
+                select(PROCEDURE.c.order).where(PROCEDURE.c.requested_procedure_id.in_(procedure_ids))
+            ),
+        )
+    yield accession
+
+
+def _same_identifier(role: str, identifier: EntityIdentifier | None) -> ColumnElement[bool] | None:
+    """Compare an order number with its assigning authority, as far as both sides name one (HL7 v2.5.1 2.A.28)."""
+    if identifier is None or not identifier.value:
+        return None
+    conditions = [ORDER.c[f"{role}_order_number"] == identifier.value]
+    for part in ("namespace", "universal_id"):
+        value = getattr(identifier, part)
+        if value:
+            column = ORDER.c[f"{role}_{part}"]
+            conditions.append(or_(column == value, _absent(column)))
+    return and_(*conditions)
+
+
+def _same_accession(number: str, issuer: str | None) -> ColumnElement[bool]:
+    same = ORDER.c.accession_number == number
+    if not issuer:
+        return same
+    column = ORDER.c.issuer_of_accession_number
+    return and_(same, or_(column == issuer, _absent(column)))
+
+
+def _absent(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return or_(column.is_(None), column == "")
+
+
+def _identifier_values(role: str, identifier: EntityIdentifier | None) -> Iterable[tuple[str, str | None]]:
+    yield f"{role}_order_number", identifier.value if identifier else None
+    for part in ("namespace", "universal_id", "universal_id_type"):
+        yield f"{role}_{part}", getattr(identifier, part) if identifier else None
+
+
+def _identifier(row: Any, role: str) -> EntityIdentifier | None:
+    value = row[f"{role}_order_number"]
+    if value is None:
+        return None
+    return EntityIdentifier(
+        value,
+        namespace=row[f"{role}_namespace"],
+        universal_id=row[f"{role}_universal_id"],
+        universal_id_type=row[f"{role}_universal_id_type"],
+    )
+
+
+def _order_values(order: ImagingOrder, now: datetime) -> dict[str, Any]:
+    return {
+        "patient": order.patient,
+        **dict(_identifier_values("placer", order.placer_order_number)),
+        **dict(_identifier_values("filler", order.filler_order_number)),
+        "accession_number": order.accession_number,
+        "issuer_of_accession_number": order.issuer_of_accession_number,
+        "status": order.status.value,
+        "attributes": encode_attributes(order.attributes),
+        "sources": dict(order.sources),
+        "sending_application": order.sending_application,
+        "sending_facility": order.sending_facility,
+        "last_event_at": order.last_event_at,
+        "updated_at": now,
+    }
+
+
+def order_of(row: Any) -> ImagingOrder:
+    """Read an order from the mapping of a row."""
+    return ImagingOrder(
+        id=row["id"],
+        patient=row["patient"],
+        placer_order_number=_identifier(row, "placer"),
+        filler_order_number=_identifier(row, "filler"),
+        accession_number=row["accession_number"],
+        issuer_of_accession_number=row["issuer_of_accession_number"],
+        status=OrderStatus(row["status"]),
+        attributes=decode_attributes(row["attributes"]),
+        sending_application=row["sending_application"],
+        sending_facility=row["sending_facility"],
+        last_event_at=row["last_event_at"],
+        sources=row["sources"],
+    )
+
+
+def _procedure_values(procedure: RequestedProcedure) -> dict[str, Any]:
+    return {
+        "order": procedure.order,
+        "requested_procedure_id": procedure.requested_procedure_id,
+        "study_instance_uid": procedure.study_instance_uid,
+        "attributes": encode_attributes(procedure.attributes),
+        "sources": dict(procedure.sources),
+    }
+
+
+def procedure_of(row: Any) -> RequestedProcedure:
+    """Read a requested procedure from the mapping of a row."""
+    return RequestedProcedure(
+        id=row["id"],
+        order=row["order"],
+        requested_procedure_id=row["requested_procedure_id"],
+        study_instance_uid=row["study_instance_uid"],
+        attributes=decode_attributes(row["attributes"]),
+        sources=row["sources"],
+    )

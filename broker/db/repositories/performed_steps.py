@@ -1,0 +1,129 @@
+"""Performed procedure steps as stored, and which scheduled steps they perform."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, func, select, update
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import JSONB
+
+from broker.db.encoding import decode_values, encode_values
+from broker.db.schema import PERFORMED, PERFORMED_LINK
+from broker.db.transaction import Transaction
+from broker.domain.steps import PerformedStatus
+from broker.errors import DuplicateKey, NotFound
+from broker.workflow.ports import PerformedStep
+
+
+class SqlPerformedSteps:
+    """Implements the PerformedSteps port."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def find(self, sop_instance_uid: str, *, lock: bool = False) -> PerformedStep | None:
+        """Find a performed step; locked, another N-SET of it waits until this transaction ends."""
+        statement = select(PERFORMED).where(PERFORMED.c.sop_instance_uid == sop_instance_uid)
+        if lock:
+            statement = statement.with_for_update()
+        row = self._transaction.execute(statement).mappings().one_or_none()
+        return None if row is None else _performed(row)
+
+    def add(self, step: PerformedStep, *, now: datetime) -> PerformedStep:
+        """Store it; raises DuplicateKey when the UID exists."""
+        values = {**_values(step, now), "created_at": now}
+        key = self._transaction.insert_unless_there(PERFORMED, values)
+        if key is None:
+            raise DuplicateKey(
+                "A performed procedure step with this UID exists.", field="AffectedSOPInstanceUID"
+            )
+        return _performed({**values, "id": key})
+
+    def save(self, step: PerformedStep, *, now: datetime) -> None:
+        """Store it again. Raises NotFound."""
+        changed = self._transaction.execute(
+            update(PERFORMED).where(PERFORMED.c.id == bindparam("key")),
+            {**_values(step, now), "key": step.id},
+        )
+        if changed.rowcount != 1:
+            raise NotFound("There is no such performed procedure step.")
+
+    def link(self, performed: int, step: int) -> None:
+        """Say that `performed` performs `step`; saying it twice changes nothing."""
+        self._transaction.execute(
+            self._transaction.insert_ignoring(PERFORMED_LINK), {"performed": performed, "step": step}
+        )
+
+    def steps_of(self, performed: int) -> list[int]:
+        """Answer the ids of the scheduled steps it performs."""
+        rows = self._transaction.execute(
+            select(PERFORMED_LINK.c.step)
+            .where(PERFORMED_LINK.c.performed == performed)
+            .order_by(PERFORMED_LINK.c.step)
+        )
+        return [int(step) for step in rows.scalars()]
+
+    def performed_of(self, step: int) -> list[PerformedStep]:
+        """Answer what performs a scheduled step, oldest first."""
+        return self._select(
+            PERFORMED.c.id.in_(select(PERFORMED_LINK.c.performed).where(PERFORMED_LINK.c.step == step))
+        )
+
+    def of_study(self, study_instance_uid: str) -> list[PerformedStep]:
+        """Answer what was performed under a Study Instance UID, oldest first."""
+        return self._select(names_study(study_instance_uid, is_postgresql=self._transaction.is_postgresql))
+
+    def _select(self, condition: ColumnElement[bool]) -> list[PerformedStep]:
+        rows = self._transaction.execute(select(PERFORMED).where(condition).order_by(PERFORMED.c.id))
+        return [_performed(row) for row in rows.mappings()]
+
+
+def names_study(study_instance_uid: str, *, is_postgresql: bool) -> ColumnElement[bool]:
+    """Tell in SQL whether a performed step names a study."""
+    column = PERFORMED.c.study_instance_uids
+    if is_postgresql:
+        return sql_cast(column, JSONB).contains([study_instance_uid])
+    each = func.json_each(column).table_valued("value")
+    return select(each.c.value).where(each.c.value == study_instance_uid).exists()
+
+
+def _values(step: PerformedStep, now: datetime) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": step.sop_instance_uid,
+        "status": step.status.value,
+        "calling_ae_title": step.calling_ae_title,
+        "performed_station_ae_title": step.performed_station_ae_title,
+        "modality": step.modality,
+        "patient_id": step.patient_id,
+        "study_instance_uids": list(step.study_instance_uids),
+        "data_set": step.data_set,
+        "series": encode_values(step.series),
+        "started_at": step.started_at,
+        "ended_at": step.ended_at,
+        "discontinuation_reason": step.discontinuation_reason,
+        "matched": step.matched,
+        "patient_mismatch": step.patient_mismatch,
+        "updated_at": now,
+    }
+
+
+def _performed(row: Any) -> PerformedStep:
+    return PerformedStep(
+        id=row["id"],
+        sop_instance_uid=row["sop_instance_uid"],
+        status=PerformedStatus(row["status"]),
+        calling_ae_title=row["calling_ae_title"],
+        data_set=bytes(row["data_set"]),
+        performed_station_ae_title=row["performed_station_ae_title"],
+        modality=row["modality"],
+        patient_id=row["patient_id"],
+        study_instance_uids=tuple(row["study_instance_uids"]),
+        series=decode_values(row["series"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        discontinuation_reason=row["discontinuation_reason"],
+        matched=bool(row["matched"]),
+        patient_mismatch=bool(row["patient_mismatch"]),
+    )

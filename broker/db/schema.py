@@ -1,0 +1,32 @@
+"""The tables as Core statements use them, by the glossary's words."""
+
+from __future__ import annotations
+
+from sqlalchemy import MetaData, Table
+
+from broker.db import tables
+
+METADATA: MetaData = tables.PatientRow.metadata
+
+
+def _table(name: str) -> Table:
+    return METADATA.tables[name]
+
+
+PATIENT = _table("patient")
+PATIENT_ALIAS = _table("patient_alias")
+ORDER = _table("imaging_order")
+PROCEDURE = _table("requested_procedure")
+STEP = _table("scheduled_procedure_step")
+STEP_STATION = _table("step_station")
+PERFORMED = _table("performed_procedure_step")
+PERFORMED_LINK = _table("performed_step_link")
+MESSAGE = _table("hl7_message")
+INSTANCE = _table("instance")
+DECISION = _table("route_decision")
+CONFIGURATION = _table("configuration")
+DELIVERY = _table("delivery")
+DELIVERY_ITEM = _table("delivery_item")
+DESTINATION = _table("destination_state")
+EVENT = _table("event")
+HEARTBEAT = _table("heartbeat")

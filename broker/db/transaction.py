@@ -1,0 +1,122 @@
+"""One database transaction, begun when the first statement needs it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from broker.db.errors import as_broker_error
+from broker.errors import DatabaseUnavailable
+
+Values = Mapping[str, Any]
+
+
+class Transaction:
+    """Runs statements in one transaction at a time; after `commit` the next statement begins another.
+
+    `turn` hands SQLite's single write lock from thread to thread of a process at once; SQLite itself would let
+    the others sleep and try again.
+    """
+
+    def __init__(
+        self, engine: Engine, *, turn: threading.Lock | None = None, turn_timeout_s: float = 30.0
+    ) -> None:
+        self._engine = engine
+        self._turn = turn
+        self._turn_timeout_s = turn_timeout_s
+        self._has_turn = False
+        self._connection: Connection | None = None
+        self.is_postgresql = engine.dialect.name == "postgresql"
+
+    @property
+    def connection(self) -> Connection:
+        """Answer the connection, in a transaction. Raises DatabaseUnavailable."""
+        self.begin()
+        assert self._connection is not None
+        return self._connection
+
+    def begin(self) -> None:
+        """Begin the transaction if it has not begun. Raises DatabaseUnavailable."""
+        if self._connection is None:
+            self._connect()
+
+    def execute(
+        self, statement: Executable, parameters: Values | Sequence[Values] | None = None
+    ) -> CursorResult[Any]:
+        """Run one statement."""
+        return self.connection.execute(statement, parameters)
+
+    def insert(self, table: Table, values: Values) -> int:
+        """Insert a row and answer its id. Raises DuplicateKey."""
+        result = self.execute(table.insert(), values)
+        key = result.inserted_primary_key
+        assert key is not None
+        return int(key[0])
+
+    def insert_unless_there(self, table: Table, values: Values) -> int | None:
+        """Insert a row and answer its id; None when a unique key exists already, and nothing has failed."""
+        statement = self.insert_ignoring(table).returning(table.c.id)
+        found = self.execute(statement, values).scalar_one_or_none()
+        return None if found is None else int(found)
+
+    def insert_ignoring(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """Start an INSERT that leaves rows out whose unique key exists."""
+        if self.is_postgresql:
+            return postgresql.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def commit(self) -> None:
+        """Make everything since the last commit durable."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.commit()
+        finally:
+            self._release()
+
+    def rollback(self) -> None:
+        """Undo everything since the last commit."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.rollback()
+        except DatabaseUnavailable:
+            pass  # a connection that is gone has rolled back
+        finally:
+            self._release()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo the block alone when it raises."""
+        with self.connection.begin_nested():
+            yield
+
+    def _connect(self) -> None:
+        if self._turn is not None and not self._turn.acquire(timeout=self._turn_timeout_s):
+            raise DatabaseUnavailable("The database is busy.")
+        self._has_turn = self._turn is not None
+        try:
+            self._connection = self._engine.connect()
+            self._connection.begin()
+        except BaseException as error:
+            self._release()
+            translated = as_broker_error(error) if isinstance(error, SQLAlchemyError) else None
+            if translated is not None:
+                raise translated from None
+            raise
+
+    def _release(self) -> None:
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self._turn is not None and self._has_turn:
+                self._has_turn = False
+                self._turn.release()

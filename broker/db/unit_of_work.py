@@ -1,0 +1,144 @@
+"""One transaction with its repositories, events and wake-ups."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import blake2b
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, func, select
+
+from broker.db.repositories.decisions import SqlDecisions
+from broker.db.repositories.deliveries import SqlDeliveries
+from broker.db.repositories.destination_states import SqlDestinationStates
+from broker.db.repositories.events import SqlEvents
+from broker.db.repositories.instances import SqlInstances
+from broker.db.repositories.messages import SqlMessages
+from broker.db.repositories.orders import SqlOrders
+from broker.db.repositories.patients import SqlPatients
+from broker.db.repositories.performed_steps import SqlPerformedSteps
+from broker.db.repositories.steps import SqlSteps
+from broker.db.transaction import Transaction
+from broker.domain.events import Event
+from broker.workflow.ports import (
+    Clock,
+    Decisions,
+    Deliveries,
+    DestinationStates,
+    Instances,
+    Messages,
+    Orders,
+    Patients,
+    PerformedSteps,
+    Steps,
+    TaskQueue,
+    UnitOfWork,
+    WakeUp,
+)
+
+
+class SqlUnitOfWork:
+    """Implements the UnitOfWork port: nothing leaves before the commit, everything is undone without one.
+
+    After a commit the same block may go on: its next statement begins another transaction.
+    """
+
+    patients: Patients
+    orders: Orders
+    steps: Steps
+    performed: PerformedSteps
+    messages: Messages
+    instances: Instances
+    decisions: Decisions
+    deliveries: Deliveries
+    destinations: DestinationStates
+
+    def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
+        self._transaction = transaction
+        self._queue = queue
+        self._clock = clock
+        self._events: list[tuple[datetime, Event]] = []
+        self._wake_ups: list[WakeUp] = []
+        self._event_rows = SqlEvents(transaction)
+        self.patients = SqlPatients(transaction)
+        self.orders = SqlOrders(transaction)
+        self.steps = SqlSteps(transaction)
+        self.performed = SqlPerformedSteps(transaction)
+        self.messages = SqlMessages(transaction)
+        self.instances = SqlInstances(transaction)
+        self.decisions = SqlDecisions(transaction)
+        self.deliveries = SqlDeliveries(transaction)
+        self.destinations = SqlDestinationStates(transaction)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Undo what was not committed."""
+        self._events.clear()
+        self._wake_ups.clear()
+        self._transaction.rollback()
+
+    def commit(self) -> None:
+        """Make it durable, then let the workers know. Raises DatabaseUnavailable: then it may not be said."""
+        self._event_rows.add_many(self._events)
+        self._transaction.commit()
+        self._events.clear()
+        wake_ups = tuple(dict.fromkeys(self._wake_ups))
+        self._wake_ups.clear()
+        if wake_ups:
+            self._queue.wake(wake_ups)
+
+    @contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo the block alone when it raises, its events and wake-ups included."""
+        events, wake_ups = len(self._events), len(self._wake_ups)
+        try:
+            with self._transaction.savepoint():
+                yield
+        except BaseException:
+            del self._events[events:]
+            del self._wake_ups[wake_ups:]
+            raise
+
+    def lock(self, *keys: str) -> None:
+        """Serialise with every transaction that names one of these keys, until commit."""
+        if not self._transaction.is_postgresql:
+            self._transaction.begin()  # BEGIN IMMEDIATE: one writer at a time, whatever the key
+            return
+        # Sorted, so that two transactions with the same keys cannot wait for each other.
+        for number in sorted({_lock_number(key) for key in keys}):
+            self._transaction.execute(select(func.pg_advisory_xact_lock(number)))
+
+    def record(self, event: Event) -> None:
+        """Write an event row in this transaction, together with the others just before the commit."""
+        self._events.append((self._clock.now(), event))
+
+    def wake(self, wake_up: WakeUp) -> None:
+        """Publish after the commit."""
+        self._wake_ups.append(wake_up)
+
+
+class SqlUnitsOfWork:
+    """Opens units of work on one engine; one per process."""
+
+    def __init__(self, engine: Engine, queue: TaskQueue, clock: Clock) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._clock = clock
+        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
+
+    def __call__(self) -> UnitOfWork:
+        """Open a unit of work; it connects with its first statement."""
+        transaction = Transaction(self._engine, turn=self._turn)
+        return SqlUnitOfWork(transaction, self._queue, self._clock)
+
+
+def _lock_number(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big", signed=True)
