@@ -107,6 +107,11 @@ class Framer:
         return self._at is _At.AFTER_END
 
     @property
+    def buffered_bytes(self) -> int:
+        """Give the size of the unfinished block."""
+        return len(self._payload)
+
+    @property
     def closed(self) -> bool:
         """Tells whether a closing fault was reported; later bytes are ignored."""
         return self._at is _At.CLOSED

@@ -119,6 +119,11 @@ class Segment:
         self._codec = codec
         self._fields: list[str] | None = None
 
+    @property
+    def separators(self) -> Separators:
+        """Give the separators of the message."""
+        return self._separators
+
     def field(self, number: int) -> str:
         """Give a whole field as sent, separators and escapes included; empty when absent."""
         fields = self._fields

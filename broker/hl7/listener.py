@@ -1,0 +1,412 @@
+"""The MLLP port: many connections, one transaction at a time for all of them; the only file here that awaits.
+
+Blocks of all connections that arrive while one batch is being committed form the next batch. A connection
+has one message under way at a time, so that its messages take effect in order even when one of them fails.
+An acknowledgement is written after the commit of its batch, never before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import ssl
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import structlog
+
+from broker.hl7.exchange import HANG_UP, Answer, InboundMessage, MessageHandler
+from broker.hl7.mllp import Frame, Framer, FramingError, FramingFault, frame
+from broker.workflow.ports import Clock
+
+log = structlog.get_logger(__name__)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """Bounds what peers may use of us."""
+
+    max_connections: int = 256
+    max_connections_per_host: int = 8
+    """Of hosts that are not on the allow-list; loopback is exempt."""
+    max_message_bytes: int = 8 * 1024 * 1024
+    max_buffered_bytes: int = 128 * 1024 * 1024
+    """Of all unfinished blocks together; above it the largest is dropped with its connection."""
+    frame_timeout_s: float = 30.0
+    confirm_timeout_s: float = 0.2
+    """How long <1C> may stand without the <0D> after it."""
+    write_timeout_s: float = 30.0
+    tls_handshake_timeout_s: float = 10.0
+    max_batch: int = 64
+
+
+class MllpListener:
+    """Accepts connections and hands their messages over in batches."""
+
+    def __init__(
+        self,
+        handler: MessageHandler,
+        clock: Clock,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 2575,
+        tls: ssl.SSLContext | None = None,
+        allow: Sequence[Network] = (),
+        limits: ListenerLimits | None = None,
+    ) -> None:
+        self._handler = handler
+        self._clock = clock
+        self._host = host
+        self._port = port
+        self._allow = tuple(allow)
+        self._server: asyncio.Server | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._arrived: deque[tuple[_Connection, InboundMessage]] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._hosts: Counter[str] = Counter()
+        self.tls = tls
+        self.limits = limits or ListenerLimits()
+        self.connections: set[_Connection] = set()
+        self.counters: Counter[str] = Counter()
+        self.stopping = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Give the host and port listened on."""
+        assert self._server is not None, "the listener has not started"
+        name = self._server.sockets[0].getsockname()
+        return str(name[0]), int(name[1])
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hl7-intake")
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(self), self._host, self._port, backlog=128, reuse_address=True
+        )
+        log.info("hl7 listener started", host=self.address[0], port=self.address[1], tls=self.tls is not None)
+
+    async def stop(self, *, grace_s: float = 10.0) -> None:
+        """Stop accepting, finish and answer what is under way, close everything within the grace."""
+        self.stopping = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.pause()
+        if self._pump is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._pump), grace_s)
+        for connection in list(self.connections):
+            connection.close()
+        await asyncio.sleep(0)  # lets the last acknowledgements leave before the loop ends
+        for connection in list(self.connections):
+            connection.abort_if_idle()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        log.info("hl7 listener stopped")
+
+    # --- called by connections ---
+
+    def admit(self, connection: _Connection, host: str) -> str | None:
+        """Count a new connection, or say why it is not taken."""
+        reason = self._objection(host)
+        if reason is None:
+            self.connections.add(connection)
+            self._hosts[host] += 1
+        return reason
+
+    def _objection(self, host: str) -> str | None:
+        if self.stopping:
+            return "stopping"
+        address = ipaddress.ip_address(host)
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        listed = any(address in network for network in self._allow)
+        if self._allow and not listed:
+            return "not on the allow-list"
+        if len(self.connections) >= self.limits.max_connections:
+            return "too many connections"
+        exempt = listed or address.is_loopback
+        if not exempt and self._hosts[host] >= self.limits.max_connections_per_host:
+            return "too many connections from this host"
+        return None
+
+    def dismiss(self, connection: _Connection, host: str) -> None:
+        """Forget a connection that is gone."""
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self._hosts[host] -= 1
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    def submit(self, connection: _Connection, payload: bytes) -> None:
+        """Queue a message for the next batch."""
+        self._arrived.append((connection, InboundMessage(connection.peer, payload, self._clock.now())))
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._work())
+
+    def refuse(self, head: bytes, reason: str) -> bytes | None:
+        """Write a rejection for a lost block."""
+        return self._handler.refuse(head, reason)
+
+    def enforce_memory(self) -> None:
+        """Drop the largest unfinished blocks while all of them together are too large."""
+        while sum(c.buffered_bytes for c in self.connections) > self.limits.max_buffered_bytes:
+            largest = max(self.connections, key=lambda c: c.buffered_bytes)
+            self.counters["dropped_for_memory"] += 1
+            log.warning("block dropped", peer=largest.peer, reason="too much is buffered")
+            largest.abort()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._arrived:
+            count = min(len(self._arrived), self.limits.max_batch)
+            batch = [self._arrived.popleft() for _ in range(count)]
+            messages = [message for _, message in batch]
+            try:
+                answers = await loop.run_in_executor(self._executor, self._handler.handle_batch, messages)
+            except Exception as error:
+                log.error("batch failed", count=count, error=type(error).__name__)  # noqa: TRY400
+                answers = [HANG_UP] * count
+            self.counters["messages"] += count
+            self.counters["batches"] += 1
+            for (connection, _), answer in zip(batch, answers, strict=True):
+                connection.deliver(answer)
+
+
+class _Connection(asyncio.Protocol):
+    """One peer: its framer, what of it waits, and its deadlines."""
+
+    def __init__(self, listener: MllpListener) -> None:
+        self._listener = listener
+        self._framer = Framer(max_message_bytes=listener.limits.max_message_bytes)
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[Frame | FramingError] = deque()
+        self._under_way = False
+        self._write_full = False
+        self._close_when_done = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_deadline: asyncio.TimerHandle | None = None
+        self._confirm: asyncio.TimerHandle | None = None
+        self._handshake: asyncio.Task[None] | None = None
+        self._host = ""
+        self.peer = ""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Give the size of the unfinished block."""
+        return self._framer.buffered_bytes
+
+    # --- asyncio's calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        name = transport.get_extra_info("peername") or ("0.0.0.0", 0)
+        self._host = str(name[0]).partition("%")[0]
+        self.peer = f"{self._host}:{name[1]}"
+        reason = self._listener.admit(self, self._host)
+        if reason is not None:
+            self._listener.counters["refused_connections"] += 1
+            log.warning("connection refused", peer=self.peer, reason=reason)
+            transport.abort()
+            return
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._listener.tls is not None:
+            # The hand-shake comes after admission: connections that never finish it are counted, too.
+            transport.pause_reading()
+            self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport))
+
+    async def _start_tls(self, plain: asyncio.Transport) -> None:
+        limits = self._listener.limits
+        context = self._listener.tls
+        assert context is not None
+        try:
+            self._transport = await asyncio.get_running_loop().start_tls(
+                plain,
+                self,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=limits.tls_handshake_timeout_s,
+                ssl_shutdown_timeout=1.0,
+            )
+        except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
+            self._listener.counters["tls_failures"] += 1
+            log.warning("tls hand-shake failed", peer=self.peer, error=type(error).__name__)
+            plain.abort()
+            self.connection_lost(None)
+
+    def data_received(self, data: bytes) -> None:
+        events = self._framer.feed(data)
+        if events:
+            self._pending.extend(events)
+            self._advance()
+        self._watch(new_block=bool(events))
+        if self._framer.buffered_bytes > 64 * 1024:
+            self._listener.enforce_memory()
+
+    def eof_received(self) -> bool:
+        self._pending.extend(self._framer.eof())
+        self._close_when_done = True
+        self._advance()
+        # A sender may close its half and still wait for the answer; TLS has no half.
+        return self._listener.tls is None and self._transport is not None and not self._transport.is_closing()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
+        self._listener.dismiss(self, self._host)
+        self._pending.clear()
+        self._framer.eof()
+        for timer in (self._deadline, self._write_deadline, self._confirm):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        self._write_full = True
+        self._write_deadline = self._later(self._listener.limits.write_timeout_s, self._write_timed_out)
+
+    def resume_writing(self) -> None:
+        self._write_full = False
+        if self._write_deadline is not None:
+            self._write_deadline.cancel()
+        self._advance()
+
+    # --- the listener's calls ---
+
+    def deliver(self, answer: Answer) -> None:
+        """Write what became of the message under way, and go on with the next."""
+        self._under_way = False
+        if answer.messages and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(frame(message) for message in answer.messages))
+        if answer.close:
+            self._pending.clear()
+            self.close()
+        else:
+            self._advance()
+
+    def pause(self) -> None:
+        """Take nothing more: the listener is stopping."""
+        self._pending.clear()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def close(self) -> None:
+        """Close once everything written has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._listener.dismiss(self, self._host)
+        self._framer.eof()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abort_if_idle(self) -> None:
+        """Close at once unless something written has yet to leave."""
+        if self._transport is not None and not self._transport.get_write_buffer_size():
+            self._transport.abort()
+
+    # --- in order ---
+
+    def _advance(self) -> None:
+        """Go on with what waits: one message under way at a time, faults answered in their turn."""
+        while self._pending and not self._under_way and not self._write_full and not self._listener.stopping:
+            event = self._pending.popleft()
+            if isinstance(event, Frame):
+                if not event.tidy:
+                    self._listener.counters["untidy_blocks"] += 1
+                self._under_way = True
+                self._listener.submit(self, event.payload)
+            else:
+                self._take_fault(event)
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._close_when_done and not self._pending and not self._under_way:
+            self.close()
+        elif self._pending or self._listener.stopping:
+            self._transport.pause_reading()
+        elif not self._transport.is_reading() and not self._close_when_done:
+            self._transport.resume_reading()
+            self._watch(new_block=True)
+
+    def _take_fault(self, error: FramingError) -> None:
+        fault = error.fault
+        self._listener.counters[f"fault_{fault.name.lower()}"] += 1
+        log.warning("framing fault", peer=self.peer, fault=fault.name, skipped_bytes=error.skipped_bytes)
+        if fault in (FramingFault.CORRUPT, FramingFault.TOO_LARGE) and self._transport is not None:
+            answer = self._listener.refuse(error.head, fault.value)
+            if answer is not None:
+                self._transport.write(frame(answer))
+        if error.closes:
+            self._pending.clear()
+            self._close_when_done = True
+
+    # --- deadlines ---
+
+    def _watch(self, *, new_block: bool) -> None:
+        """Run the deadline of an unfinished block; it begins anew only with a new block."""
+        framer = self._framer
+        if self._deadline is not None and (new_block or not framer.in_block or self._is_paused()):
+            self._deadline.cancel()
+            self._deadline = None
+        if framer.in_block and self._deadline is None and not self._is_paused():
+            self._deadline = self._later(self._listener.limits.frame_timeout_s, self._frame_timed_out)
+        if self._confirm is not None:
+            self._confirm.cancel()
+            self._confirm = None
+        if framer.awaits_confirmation:
+            self._confirm = self._later(self._listener.limits.confirm_timeout_s, self._confirmed_by_silence)
+
+    def _is_paused(self) -> bool:
+        return self._transport is None or not self._transport.is_reading()
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, call)
+
+    def _confirmed_by_silence(self) -> None:
+        self._confirm = None
+        self._pending.extend(self._framer.pause())
+        self._advance()
+        self._watch(new_block=True)
+
+    def _frame_timed_out(self) -> None:
+        self._deadline = None
+        if not self._framer.in_block:
+            return
+        self._listener.counters["frame_timeouts"] += 1
+        log.warning("block not finished in time", peer=self.peer, buffered_bytes=self.buffered_bytes)
+        self._framer.eof()
+        self._close_when_done = True
+        self._advance()
+
+    def _write_timed_out(self) -> None:
+        self._listener.counters["write_timeouts"] += 1
+        log.warning("peer does not read its answers", peer=self.peer)
+        self.abort()
+
+
+def run_listener(listener: MllpListener, stop: threading.Event, *, grace_s: float = 10.0) -> None:
+    """Serve in this thread until `stop` is set by another one or by a signal handler."""
+
+    async def serve() -> None:
+        await listener.start()
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+
+        def wait() -> None:
+            stop.wait()
+            with contextlib.suppress(RuntimeError):  # the loop may be gone already
+                loop.call_soon_threadsafe(stopped.set)
+
+        threading.Thread(target=wait, name="hl7-stop", daemon=True).start()
+        await stopped.wait()
+        await listener.stop(grace_s=grace_s)
+
+    asyncio.run(serve())
