@@ -62,6 +62,8 @@ class WakeUp:
     id: int
     destination_kind: str | None = None
     """Chooses the Celery queue of a DELIVER."""
+    destination: str | None = None
+    """Lets a burst of wake-ups for one destination become a few: a worker goes on with what is due there."""
 
 
 class TaskQueue(Protocol):
@@ -96,7 +98,8 @@ class Orders(Protocol):
 
     def identify(self, details: OrderDetails, *, patient: int | None) -> list[ImagingOrder]:
         """Find the orders a message means: by Study Instance UID with step id, placer and filler number,
-        filler, placer, accession with procedure id, accession; the first rule with a hit answers."""
+        filler, placer, accession with procedure id, accession; the first rule with a hit answers.
+        """
         ...
 
     def get(self, order: int) -> ImagingOrder: ...
@@ -136,7 +139,8 @@ class Steps(Protocol):
         scheduled_procedure_step_id: str | None,
     ) -> list[WorklistEntry]:
         """Find the steps one item of Scheduled Step Attributes Sequence means: (Study UID, SPS id), then
-        (accession, SPS id), then (procedure id, SPS id); the first rule with a hit answers."""
+        (accession, SPS id), then (procedure id, SPS id); the first rule with a hit answers.
+        """
         ...
 
 
@@ -511,7 +515,8 @@ class Deliveries(Protocol):
     def get(self, delivery: int) -> Delivery: ...
     def claim(self, delivery: int, *, worker: str, now: datetime, lease: timedelta) -> Delivery | None:
         """PENDING, due, destination neither paused nor open, first of its ordering key -> IN_PROGRESS with
-        attempt + 1; None when any of it does not hold or another worker was first."""
+        attempt + 1; None when any of it does not hold or another worker was first.
+        """
         ...
 
     def renew(self, delivery: int, attempt: int, *, now: datetime, lease: timedelta) -> bool: ...
@@ -562,7 +567,8 @@ class Deliveries(Protocol):
 
     def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
         """Answer ids of PENDING rows of one destination that are due and first of their ordering key, by
-        priority, then oldest."""
+        priority, then oldest.
+        """
         ...
 
     def find_ids(

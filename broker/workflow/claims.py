@@ -1,0 +1,77 @@
+"""Take hold of a delivery: who may send what is decided in one transaction, under the destination's lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.domain.delivery import DeliveryState
+from broker.domain.events import EventName
+from broker.errors import NotFound
+from broker.workflow.destination_health import lock_destination, may_send, note_misconfigured
+from broker.workflow.ports import Delivery, UnitOfWork
+from broker.workflow.sending import DestinationEntry, Wired, Worker, record_move
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery in our hands."""
+
+    delivery: Delivery
+    entry: DestinationEntry
+    contexts: tuple[tuple[str, str], ...]
+
+
+def claim(delivery_id: int, wired: Wired, worker: Worker) -> Claimed | None:
+    """Claim a delivery if it is due and its destination takes more; None when anything of it does not hold."""
+    with wired.units_of_work() as uow:
+        now = wired.clock.now()
+        try:
+            delivery = uow.deliveries.get(delivery_id)
+        except NotFound:
+            return None
+        if delivery.state is not DeliveryState.PENDING or delivery.due_at > now:
+            return None
+        name = delivery.destination
+        lock_destination(uow, name)
+        try:
+            entry = wired.destination(name)
+        except NotFound:
+            reason = "The destination is not in the configuration."
+            note_misconfigured(uow, name, reason, now=now, policy=worker.limits.breaker)
+            uow.commit()
+            return None
+        if not may_send(uow.destinations.get(name)):
+            return None
+        claimed = _claim_in(uow, delivery_id, entry, wired, worker)
+        uow.commit()
+        return claimed
+
+
+def _claim_in(
+    uow: UnitOfWork, delivery_id: int, entry: DestinationEntry, wired: Wired, worker: Worker
+) -> Claimed | None:
+    """Claim in a transaction that holds the lock of the destination; the caller commits."""
+    if uow.deliveries.in_progress(entry.name) >= entry.concurrency:
+        return None
+    delivery = uow.deliveries.claim(
+        delivery_id, worker=worker.name, now=wired.clock.now(), lease=worker.limits.lease
+    )
+    if delivery is None:
+        return None
+    record_move(
+        uow,
+        delivery,
+        EventName.DELIVERY_CLAIMED,
+        details={"attempt": delivery.attempt, "worker": worker.name},
+    )
+    contexts = uow.deliveries.contexts(delivery.id) if delivery.items else ()
+    return Claimed(delivery, entry, contexts)
+
+
+def claim_next(uow: UnitOfWork, entry: DestinationEntry, wired: Wired, worker: Worker) -> Claimed | None:
+    """Claim the most urgent due delivery of a destination; the caller commits."""
+    lock_destination(uow, entry.name)
+    if not may_send(uow.destinations.get(entry.name)):
+        return None
+    due = uow.deliveries.next_due(entry.name, now=wired.clock.now(), limit=1)
+    return _claim_in(uow, due[0], entry, wired, worker) if due else None

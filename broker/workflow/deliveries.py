@@ -1,0 +1,287 @@
+"""Send what is owed: claim a delivery, give it to its destination, settle what came of it.
+
+The row is the truth. A wake-up that is late, doubled or wrong finds nothing to claim; a worker that lost its
+lease finds its fence broken and changes nothing.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+
+from broker.domain.delivery import (
+    Delivered,
+    DeliveryEvent,
+    DeliveryState,
+    MoreToSend,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Unknown,
+)
+from broker.domain.events import EventName
+from broker.domain.settlement import Settlement, Try, settle
+from broker.errors import DatabaseUnavailable, LeaseLost
+from broker.workflow.claims import Claimed, claim, claim_next
+from broker.workflow.destination_health import may_send, note_contact, note_failure, note_misconfigured
+from broker.workflow.ports import Delivery, ItemResult, Parcel, ParcelItem, Task, UnitOfWork, WakeUp
+from broker.workflow.sending import Attempt, DestinationEntry, Detail, Wired, Worker, record_move
+
+MAX_REASON_CHARS = 500
+
+
+def deliver(delivery_id: int, wired: Wired, *, worker: Worker) -> list[Attempt]:
+    """Send a delivery if it is due, then what else is due there for a few seconds.
+
+    Going on keeps connections in use and makes up for wake-ups that met a destination at its cap.
+    """
+    clock, attempts = wired.clock, list[Attempt]()
+    until_s = clock.monotonic() + worker.limits.drain_s
+    claimed = claim(delivery_id, wired, worker)
+    while claimed is not None:
+        goes_on = clock.monotonic() < until_s and not worker.is_stopping()
+        attempt, claimed = _send(claimed, wired, worker, goes_on=goes_on)
+        attempts.append(attempt)
+    return attempts
+
+
+class _Items:
+    """Reads waiting items page by page; ends when none waits or the slice of time is over."""
+
+    def __init__(self, delivery: int, wired: Wired, worker: Worker) -> None:
+        self._delivery = delivery
+        self._wired = wired
+        self._worker = worker
+        self._until_s = wired.clock.monotonic() + worker.limits.slice_s
+        self.exhausted = False
+        self.interrupted = False
+
+    def read(self) -> Iterator[ParcelItem]:
+        """Answer the items in their order."""
+        after, offered = 0, 0
+        while page := self._page(after):
+            for item in page:
+                self.interrupted = self._worker.is_stopping()
+                # One item always goes out: a slice that ends before its first item would never get further.
+                is_over = offered > 0 and self._wired.clock.monotonic() >= self._until_s
+                if self.interrupted or is_over:
+                    self.exhausted = True
+                    return
+                after, offered = item.id, offered + 1
+                yield replace(item, path=self._wired.files.absolute(str(item.path)))
+        self.exhausted = True
+
+    def _page(self, after: int) -> list[ParcelItem]:
+        with self._wired.units_of_work() as uow:
+            return uow.deliveries.waiting_items(
+                self._delivery, after=after, limit=self._worker.limits.page_items
+            )
+
+
+@dataclass(slots=True)
+class _Grip:
+    """Holds the lease of one try."""
+
+    delivery: int
+    attempt: int
+    wired: Wired
+    worker: Worker
+    settled_items: int = field(default=0)
+
+    def renew(self) -> bool:
+        """Renew the lease; False when it is lost."""
+        with self.wired.units_of_work() as uow:
+            is_ours = self.renew_in(uow)
+            uow.commit()
+            return is_ours
+
+    def renew_in(self, uow: UnitOfWork) -> bool:
+        return uow.deliveries.renew(
+            self.delivery, self.attempt, now=self.wired.clock.now(), lease=self.worker.limits.lease
+        )
+
+    def settled(self, results: Sequence[ItemResult]) -> None:
+        """Make progress durable. Raises LeaseLost."""
+        with self.wired.units_of_work() as uow:
+            if not self.renew_in(uow):
+                raise LeaseLost
+            now = self.wired.clock.now()
+            if results and not uow.deliveries.settle_items(self.delivery, self.attempt, results, now=now):
+                raise LeaseLost
+            uow.commit()
+        self.settled_items += len(results)
+
+
+def _send(claimed: Claimed, wired: Wired, worker: Worker, *, goes_on: bool) -> tuple[Attempt, Claimed | None]:
+    delivery, entry = claimed.delivery, claimed.entry
+    grip = _Grip(delivery.id, delivery.attempt, wired, worker)
+    items = _Items(delivery.id, wired, worker)
+    began_s = wired.clock.monotonic()
+    defect: tuple[str, ...] = ()
+    settlement: Settlement | None = None
+    following: Claimed | None = None
+    try:
+        outcome: Outcome
+        if delivery.items and delivery.items_delivered + delivery.items_rejected >= delivery.items:
+            outcome = Delivered()  # the last worker was lost between the last item and the end
+        else:
+            try:
+                with worker.keep_alive(grip.renew):
+                    outcome = entry.plugin.send(_parcel(claimed, items), grip.settled)
+            except (LeaseLost, DatabaseUnavailable):
+                raise
+            except Exception as error:
+                # A defect of ours or of a plug-in must not take the worker along, nor be forgotten.
+                defect = _frames(error)
+                outcome = _outcome_of(error, entry, worker)
+        settlement, following = _settle(claimed, outcome, items, grip, goes_on=goes_on, defect=defect)
+    except (LeaseLost, DatabaseUnavailable):
+        # Nothing to settle with: the lease runs out, and the sweep finds the row.
+        settlement, following = None, None
+    duration_s = wired.clock.monotonic() - began_s
+    attempt = Attempt(
+        delivery.id,
+        entry.name,
+        entry.kind,
+        delivery.attempt,
+        settlement,
+        duration_s,
+        grip.settled_items,
+        defect,
+    )
+    return attempt, following
+
+
+def _parcel(claimed: Claimed, items: _Items) -> Parcel:
+    delivery = claimed.delivery
+    return Parcel(
+        delivery=delivery.id,
+        attempt=delivery.attempt,
+        items=items.read() if delivery.items else iter(()),
+        contexts=claimed.contexts,
+        payload=delivery.payload,
+        study_instance_uid=delivery.study_instance_uid,
+        unit=delivery.unit,
+        first_attempt_reason=delivery.reason,
+    )
+
+
+def _settle(
+    claimed: Claimed,
+    outcome: Outcome,
+    items: _Items,
+    grip: _Grip,
+    *,
+    goes_on: bool,
+    defect: tuple[str, ...],
+) -> tuple[Settlement, Claimed | None]:
+    """Leave IN_PROGRESS under the fence, and claim what follows in the same transaction. Raises LeaseLost."""
+    delivery, entry, wired, worker = claimed.delivery, claimed.entry, grip.wired, grip.worker
+    breaker = worker.limits.breaker
+    with wired.units_of_work() as uow:
+        now = wired.clock.now()
+        # Locks are taken in one order everywhere: the destination, then the row.
+        if grip.settled_items or isinstance(outcome, (Delivered, MoreToSend, Rejected)):
+            note_contact(uow, entry.name, now=now, policy=breaker)
+        elif isinstance(outcome, (RetryLater, Unknown)) and not defect:
+            note_failure(uow, entry.name, outcome.reason, now=now, policy=breaker)
+        # This UPDATE holds the row: no image joins between counting what waits and leaving.
+        if not grip.renew_in(uow):
+            raise LeaseLost
+        row = uow.deliveries.get(delivery.id)
+        settlement = settle(
+            outcome,
+            Try(
+                delivery_id=delivery.id,
+                created_at=delivery.created_at,
+                now=now,
+                failures=delivery.failures,
+                failure_class=delivery.failure_class,
+                items=row.items,
+                waiting=uow.deliveries.count_waiting(delivery.id) if row.items else 0,
+                rejected=row.items_rejected,
+                progressed=grip.settled_items > 0,
+                exhausted=items.exhausted,
+                interrupted=items.interrupted,
+                retry_safe=entry.plugin.retry_safe,
+                safekeeping=entry.safekeeping,
+                internal=bool(defect),
+            ),
+            entry.retry,
+        )
+        _leave(uow, row, settlement, grip, defect=defect)
+        if settlement.event is DeliveryEvent.MISCONFIGURED:
+            note_misconfigured(uow, entry.name, settlement.reason, now=now, policy=breaker)
+        following = claim_next(uow, entry, wired, worker) if goes_on else None
+        if following is None:
+            _wake_next(uow, entry, wired)
+        uow.commit()
+        return settlement, following
+
+
+_EVENT_NAMES = {
+    DeliveryEvent.DELIVERED: EventName.DELIVERY_DELIVERED,
+    DeliveryEvent.SLICE_DONE: EventName.DELIVERY_PROGRESSED,
+    DeliveryEvent.RETRY_LATER: EventName.DELIVERY_RETRY,
+    DeliveryEvent.MISCONFIGURED: EventName.DELIVERY_RETRY,
+    DeliveryEvent.REJECTED: EventName.DELIVERY_DIED,
+    DeliveryEvent.LIFE_OVER: EventName.DELIVERY_DIED,
+    DeliveryEvent.UNKNOWN: EventName.DELIVERY_DIED,
+}
+
+
+def _leave(
+    uow: UnitOfWork, row: Delivery, settlement: Settlement, grip: _Grip, *, defect: tuple[str, ...]
+) -> None:
+    now = grip.wired.clock.now()
+    reason = settlement.reason[:MAX_REASON_CHARS] if settlement.reason else None
+    failure_class = settlement.failure_class
+    due_at = now + settlement.wait
+    if not uow.deliveries.settle(
+        row.id,
+        grip.attempt,
+        state=settlement.state,
+        reason=reason,
+        failure_class=failure_class.value if failure_class else None,
+        failures=settlement.failures,
+        due_at=due_at,
+        now=now,
+    ):
+        raise LeaseLost
+    details: dict[str, Detail] = {
+        "attempt": grip.attempt,
+        "event": settlement.event.value,
+        "state": settlement.state.value,
+        "reason": reason,
+        "failure_class": failure_class.value if failure_class else None,
+    }
+    if row.items:
+        details |= {"items": row.items, "delivered": row.items_delivered, "rejected": row.items_rejected}
+    if settlement.state is DeliveryState.PENDING:
+        details["due_at"] = due_at.isoformat()
+    if defect:
+        details["defect"] = list(defect)
+    record_move(uow, row, _EVENT_NAMES[settlement.event], details=details)
+
+
+def _wake_next(uow: UnitOfWork, entry: DestinationEntry, wired: Wired) -> None:
+    """Hand the place we leave to the next delivery there."""
+    if may_send(uow.destinations.get(entry.name)):
+        for delivery_id in uow.deliveries.next_due(entry.name, now=wired.clock.now(), limit=1):
+            uow.wake(WakeUp(Task.DELIVER, delivery_id, entry.kind, entry.name))
+
+
+def _outcome_of(error: Exception, entry: DestinationEntry, worker: Worker) -> RetryLater | Unknown:
+    reason = f"Internal error: {type(error).__name__}"
+    if entry.plugin.retry_safe:
+        return RetryLater(reason, first_delay_s=worker.limits.first_internal_delay_s)
+    return Unknown(reason)
+
+
+def _frames(error: BaseException) -> tuple[str, ...]:
+    """Answer where an exception came from: its type and places, never its text, which may name a patient."""
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    places = (f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+    return (type(error).__name__, *places)

@@ -1,0 +1,219 @@
+"""Find what a crash, a lost wake-up or the clock has left to do.
+
+The sweep moves rows itself where no sending is involved; what must be sent or routed it only names, and the
+caller wakes a worker for it or, while no worker can be woken, does it with the same functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_delivery
+from broker.domain.events import EventName
+from broker.domain.settlement import after_expired_lease
+from broker.errors import NotFound
+from broker.workflow.destination_health import (
+    BreakerPolicy,
+    finish_probe,
+    is_probe_due,
+    lock_destination,
+    take_probe,
+)
+from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
+from broker.workflow.sending import DestinationEntry, Wired, record_move
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLimits:
+    """How much one sweep takes on."""
+
+    rows: int = 500
+    routing_grace: timedelta = timedelta(seconds=2)
+    """An image younger than that has just been announced to a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a sweep has found."""
+
+    due: tuple[WakeUp, ...] = ()
+    """Deliveries that may be claimed, for each destination as many as could be sent at once."""
+    unrouted: tuple[int, ...] = ()
+    """Images nobody has decided about."""
+    probes: tuple[str, ...] = ()
+    """Destinations that were left alone long enough to be asked again."""
+    collected: int = 0
+    expired: int = 0
+    died: int = 0
+
+
+def sweep(wired: Wired, *, limits: SweepLimits, thorough: bool = False) -> Work:
+    """Close quiet periods, take back expired leases, and answer what there is to do.
+
+    A `thorough` sweep also looks for what no live destination will ever ask for.
+    """
+    collected = _collect(wired, limits)
+    expired = _take_back(wired, limits)
+    died = _bury(wired, limits) if thorough else 0
+    with wired.units_of_work() as uow:
+        now = wired.clock.now()
+        due = [wake_up for name in wired.destination_names() for wake_up in _due(uow, name, wired)]
+        if thorough:
+            due += _orphaned(uow, wired, limits)
+        return Work(
+            due=tuple(due),
+            unrouted=tuple(uow.instances.undecided(limits.rows, older_than=now - limits.routing_grace)),
+            probes=tuple(state.name for state in uow.destinations.all() if is_probe_due(state, now=now)),
+            collected=collected,
+            expired=expired,
+            died=died,
+        )
+
+
+def probe(name: str, wired: Wired, *, policy: BreakerPolicy) -> CheckResult | None:
+    """Ask a destination whether it answers again; None when somebody else does, or nobody should."""
+    with wired.units_of_work() as uow:
+        if not take_probe(uow, name, now=wired.clock.now(), policy=policy):
+            return None
+        uow.commit()
+    try:
+        result = wired.destination(name).plugin.check()
+    except NotFound:
+        result = CheckResult(ok=False, detail="The destination is not in the configuration.")
+    except Exception as error:  # a defect of a plug-in leaves the breaker open
+        result = CheckResult(ok=False, detail=f"Internal error: {type(error).__name__}")
+    with wired.units_of_work() as uow:
+        finish_probe(uow, name, ok=result.ok, detail=result.detail, now=wired.clock.now(), policy=policy)
+        uow.commit()
+    return result
+
+
+def _due(uow: UnitOfWork, name: str, wired: Wired) -> list[WakeUp]:
+    """Answer as many wake-ups as the destination has free places: the rest follows by itself."""
+    entry = wired.destination(name)
+    free = entry.concurrency - uow.deliveries.in_progress(name)
+    if free <= 0:
+        return []
+    ids = uow.deliveries.next_due(name, now=wired.clock.now(), limit=free)
+    return [WakeUp(Task.DELIVER, delivery_id, entry.kind, name) for delivery_id in ids]
+
+
+def _orphaned(uow: UnitOfWork, wired: Wired, limits: SweepLimits) -> list[WakeUp]:
+    """Answer due deliveries to destinations that are no longer configured: the try pauses them, visibly."""
+    known = set(wired.destination_names())
+    rows = [
+        uow.deliveries.get(delivery_id)
+        for delivery_id, _ in uow.deliveries.due(now=wired.clock.now(), limit=limits.rows)
+    ]
+    first = {row.destination: row for row in reversed(rows) if row.destination not in known}
+    return [WakeUp(Task.DELIVER, row.id, row.kind, name) for name, row in first.items()]
+
+
+def _bury(wired: Wired, limits: SweepLimits) -> int:
+    """Let those die that waited their whole life for a destination that does not answer."""
+    died = 0
+    with wired.units_of_work() as uow:
+        for state in uow.destinations.all():
+            entry = _entry(wired, state.name)
+            # A pause keeps everything: somebody is to change a setting, nothing is discarded.
+            if entry is None or entry.safekeeping or entry.retry.life is None:
+                continue
+            if state.open_until is None or state.state is DestinationHealth.PAUSED:
+                continue
+            for delivery_id in uow.deliveries.find_ids(
+                state=DeliveryState.PENDING, destination=state.name, limit=limits.rows
+            ):
+                died += _died(uow, uow.deliveries.get(delivery_id), entry.retry.life, wired)
+        if died:
+            uow.commit()
+    return died
+
+
+def _died(uow: UnitOfWork, delivery: Delivery, life: timedelta, wired: Wired) -> bool:
+    now = wired.clock.now()
+    if now - delivery.due_at < life:
+        return False
+    state = advance_delivery(delivery.state, DeliveryEvent.LIFE_OVER)
+    reason = delivery.reason or "The destination did not answer."
+    if not uow.deliveries.move(
+        delivery.id, source=delivery.state, to=state, due_at=now, reason=reason, now=now
+    ):
+        return False
+    record_move(uow, delivery, EventName.DELIVERY_DIED, details={"reason": reason, "state": state.value})
+    return True
+
+
+def _collect(wired: Wired, limits: SweepLimits) -> int:
+    moved = 0
+    with wired.units_of_work() as uow:
+        now = wired.clock.now()
+        for delivery_id in uow.deliveries.quiet(now=now, limit=limits.rows):
+            moved += _collected(uow, delivery_id, wired)
+        if moved:
+            uow.commit()
+    return moved
+
+
+def _collected(uow: UnitOfWork, delivery_id: int, wired: Wired) -> bool:
+    now = wired.clock.now()
+    target = advance_delivery(DeliveryState.COLLECTING, DeliveryEvent.COLLECTED)
+    if not uow.deliveries.move(
+        delivery_id, source=DeliveryState.COLLECTING, to=target, due_at=now, reason=None, now=now
+    ):
+        return False
+    delivery = uow.deliveries.get(delivery_id)
+    record_move(uow, delivery, EventName.DELIVERY_COLLECTED, details={"items": delivery.items})
+    return True
+
+
+def _take_back(wired: Wired, limits: SweepLimits) -> int:
+    moved = 0
+    with wired.units_of_work() as uow:
+        now = wired.clock.now()
+        expired = uow.deliveries.expired(now=now, limit=limits.rows)
+    for delivery in expired:
+        with wired.units_of_work() as uow:
+            lock_destination(uow, delivery.destination)
+            if _taken_back(uow, delivery, wired):
+                uow.commit()
+                moved += 1
+    return moved
+
+
+def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired) -> bool:
+    now = wired.clock.now()
+    settlement = after_expired_lease(retry_safe=_is_retry_safe(_entry(wired, delivery.destination)))
+    if not uow.deliveries.move(
+        delivery.id,
+        source=DeliveryState.IN_PROGRESS,
+        to=settlement.state,
+        due_at=now,
+        reason=settlement.reason,
+        now=now,
+    ):
+        return False
+    record_move(
+        uow,
+        delivery,
+        EventName.DELIVERY_LEASE_EXPIRED,
+        details={
+            "attempt": delivery.attempt,
+            "worker": delivery.worker,
+            "state": settlement.state.value,
+            "reason": settlement.reason,
+        },
+    )
+    return True
+
+
+def _entry(wired: Wired, name: str) -> DestinationEntry | None:
+    try:
+        return wired.destination(name)
+    except NotFound:
+        return None
+
+
+def _is_retry_safe(entry: DestinationEntry | None) -> bool:
+    # Of a destination that is gone from the configuration nobody knows: the cautious answer.
+    return entry is not None and entry.plugin.retry_safe
