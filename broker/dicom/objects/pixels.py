@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy.typing as npt
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import FileDataset
 from pydicom.encaps import get_frame
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import dcmread, read_file_meta_info
@@ -32,6 +32,7 @@ from pydicom.uid import (
 )
 
 from broker.dicom.objects.codestreams import Unrenderable, check_codestream
+from broker.errors import BrokerError
 
 Pixels = npt.NDArray[Any]
 
@@ -51,6 +52,7 @@ class PixelLimits:
     max_element_bytes: int = 8 * MIB
     max_functional_groups: int = 100_000
     max_frame_reads: int = 2_000_000
+    max_object_reads: int = 1_000_000
     max_inflated_bytes: int = 512 * MIB
 
 
@@ -134,21 +136,21 @@ class StoredImage:
     """A stored object opened for its pixels: a bounded header, and frames as decoded samples."""
 
     def __init__(self, path: Path, limits: PixelLimits | None = None) -> None:
-        self.limits = limits or PixelLimits()
+        self.limits = limits = limits or PixelLimits()
         with typed_errors("the object cannot be read"):
-            meta = read_file_meta_info(path)
-            self.transfer_syntax = UID(meta.TransferSyntaxUID)
             file: BinaryIO = path.open("rb")
-        self._file = BoundedFile(
-            file, max_bytes=self.limits.max_header_bytes, max_reads=self.limits.max_header_reads
-        )
         try:
             with typed_errors("the header cannot be read"):
-                if self.transfer_syntax == DeflatedExplicitVRLittleEndian:
-                    self._inflate(file, meta)
+                if (plain := inflated(file, path, limits)) is not None:
+                    file.close()
+                    file = plain
+                self._file = BoundedFile(
+                    file, max_bytes=limits.max_header_bytes, max_reads=limits.max_header_reads
+                )
                 self.header = self._read_header()
+                self.transfer_syntax = UID(self.header.file_meta.TransferSyntaxUID)
         except BaseException:
-            self._file.close()
+            file.close()
             raise
 
     def __enter__(self) -> Self:
@@ -169,38 +171,18 @@ class StoredImage:
         """Decode one frame (from 0): rows x columns, or rows x columns x 3 as RGB."""
         if not 0 <= index < self.frames:
             raise Unrenderable("there is no such frame")
-        self._check_claims()
+        frame_bytes = self.frame_bytes()
         self._check_functional_groups()
         limits = self.limits
         with typed_errors("the pixel data cannot be decoded"):
             self._file.allow(max_bytes=limits.max_frame_bytes, max_reads=limits.max_frame_reads)
             if self.transfer_syntax.is_encapsulated:
-                self._check_codestream(index)
+                self._check_codestream(index, frame_bytes)
             self._file.allow(max_bytes=limits.max_frame_bytes, max_reads=limits.max_frame_reads)
             pixels = pixel_array(self._file, index=index)  # type: ignore[arg-type]
         if pixels.shape[:2] != (self.header.Rows, self.header.Columns):
             raise Unrenderable("the pixel data does not have the size the header claims")
         return pixels
-
-    def _inflate(self, file: BinaryIO, meta: FileMetaDataset) -> None:
-        """Replace a deflated object by its inflated self, within limits (PS3.5 A.5)."""
-        # Group length (12 bytes) counts what follows it; preamble and prefix take 132 (PS3.10 7.1).
-        file.seek(144 + int(meta.FileMetaInformationGroupLength))
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        data = inflater.decompress(file.read(), self.limits.max_inflated_bytes)
-        if inflater.unconsumed_tail:
-            raise Unrenderable("the object inflates to more than allowed")
-        file.close()
-        self.transfer_syntax = meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        inflated = DicomBytesIO()
-        inflated.write(b"\0" * 128 + b"DICM")
-        write_file_meta_info(inflated, meta, enforce_standard=False)
-        inflated.write(data)
-        self._file = BoundedFile(
-            io.BytesIO(inflated.getvalue()),
-            max_bytes=self.limits.max_header_bytes,
-            max_reads=self.limits.max_header_reads,
-        )
 
     def _read_header(self) -> FileDataset:
         """Read the elements a picture needs, and remember where the pixel data begins."""
@@ -217,8 +199,8 @@ class StoredImage:
                 raise Unrenderable("an element of the header is larger than allowed")
         return header
 
-    def _check_claims(self) -> None:
-        """Refuse sizes that would not fit before anything is allocated for them (PS3.3 C.7.6.3)."""
+    def frame_bytes(self) -> int:
+        """Answer the size of a decoded frame; refuse what would not fit before anything is allocated (PS3.3 C.7.6.3)."""
         with typed_errors("the image pixel module is not complete"):
             rows, columns = int(self.header.Rows), int(self.header.Columns)
             samples = int(self.header.SamplesPerPixel)
@@ -227,9 +209,18 @@ class StoredImage:
             raise Unrenderable("the image pixel module claims an impossible picture")
         if rows * columns > self.limits.max_frame_pixels:
             raise Unrenderable("the picture has more pixels than allowed")
-        self._frame_bytes = rows * columns * samples * max(bits, 8) // 8
-        if self._frame_bytes > self.limits.max_frame_bytes:
+        frame_bytes = rows * columns * samples * max(bits, 8) // 8
+        if frame_bytes > self.limits.max_frame_bytes:
             raise Unrenderable("the picture is larger than allowed")
+        return frame_bytes
+
+    def check_codestreams(self) -> None:
+        """Check every compressed frame, for those who will decode all of them."""
+        frame_bytes = self.frame_bytes()
+        with typed_errors("the pixel data cannot be decoded"):
+            for index in range(self.frames):
+                self._file.allow(max_bytes=self.limits.max_frame_bytes, max_reads=self.limits.max_frame_reads)
+                self._check_codestream(index, frame_bytes)
 
     def _check_functional_groups(self) -> None:
         """Refuse sequences with more items than frames could need, before they become objects."""
@@ -241,7 +232,7 @@ class StoredImage:
             if encoded.count(ITEM_TAG) > self.limits.max_functional_groups:
                 raise Unrenderable("the object has more functional groups than allowed")
 
-    def _check_codestream(self, index: int) -> None:
+    def _check_codestream(self, index: int, frame_bytes: int) -> None:
         """Compare what the compressed frame claims with what the header claims."""
         # Explicit VR: tag, OB, two reserved bytes, length (PS3.5 7.1.2).
         self._file.seek(self._pixel_data_at)
@@ -263,8 +254,27 @@ class StoredImage:
             rows=int(self.header.Rows),
             columns=int(self.header.Columns),
             samples=int(self.header.SamplesPerPixel),
-            frame_bytes=self._frame_bytes,
+            frame_bytes=frame_bytes,
         )
+
+
+def inflated(file: BinaryIO, path: Path, limits: PixelLimits) -> BinaryIO | None:
+    """Answer a deflated object as the Explicit VR object it is (PS3.5 A.5), None when it is not deflated."""
+    meta = read_file_meta_info(path)
+    if meta.TransferSyntaxUID != DeflatedExplicitVRLittleEndian:
+        return None
+    # The group length, 12 bytes after preamble and prefix, counts what follows it (PS3.10 7.1).
+    file.seek(144 + int(meta.FileMetaInformationGroupLength))
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    data = inflater.decompress(file.read(), limits.max_inflated_bytes)
+    if inflater.unconsumed_tail:
+        raise Unrenderable("the object inflates to more than allowed")
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    plain = DicomBytesIO()
+    plain.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(plain, meta, enforce_standard=False)
+    plain.write(data)
+    return io.BytesIO(plain.getvalue())
 
 
 @contextmanager
@@ -274,7 +284,7 @@ def typed_errors(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Unrenderable:
+    except BrokerError:
         raise
     except (Exception, MemoryError) as error:
         raise Unrenderable(f"{what} ({type(error).__name__})") from error

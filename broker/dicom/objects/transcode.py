@@ -1,0 +1,106 @@
+"""Write a stored data set in another transfer syntax, for a peer that takes no other.
+
+The stored copy is never touched. Pixels are only ever decompressed: nothing is compressed, and what was lossy
+stays marked as lossy.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.filereader import dcmread
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from broker.dicom.objects.codestreams import Unrenderable
+from broker.dicom.objects.pixels import MIB, BoundedFile, PixelLimits, StoredImage, inflated, typed_errors
+from broker.errors import BrokerError
+
+MAX_OBJECT_BYTES = 1024 * MIB
+
+
+class Untranscodable(BrokerError):  # noqa: N818 - named like its siblings in broker.errors
+    """The object cannot be written in another transfer syntax."""
+
+    http_status = 422
+
+
+def encoded_as(
+    path: Path,
+    transfer_syntax_uid: str,
+    *,
+    may_decompress: bool,
+    max_object_bytes: int = MAX_OBJECT_BYTES,
+    limits: PixelLimits | None = None,
+) -> bytes:
+    """Answer the data set of a Part 10 file encoded as Explicit or Implicit VR Little Endian.
+
+    Raises Untranscodable with a reason that holds no value of the object.
+    """
+    target = UID(transfer_syntax_uid)
+    if target not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
+        raise Untranscodable("only the uncompressed little endian syntaxes are written")
+    limits = limits or PixelLimits(max_inflated_bytes=max_object_bytes)
+    try:
+        with typed_errors("the object cannot be read"):
+            if path.stat().st_size > max_object_bytes:
+                raise Untranscodable("the object is too large to be encoded anew")
+            with path.open("rb") as file:
+                source = inflated(file, path, limits) or file
+                ds = dcmread(
+                    BoundedFile(source, max_bytes=2 * max_object_bytes, max_reads=limits.max_object_reads)
+                )
+                stored = UID(ds.file_meta.TransferSyntaxUID)
+                if stored.is_encapsulated:
+                    if not may_decompress:
+                        raise Untranscodable("the pixels are compressed and may not be decompressed")
+                    _decompress(ds, path, limits, max_object_bytes)
+                elif stored == ExplicitVRBigEndian:
+                    _swap_pixels(ds)
+                return _data_set_bytes(ds, target)
+    except Unrenderable as error:
+        raise Untranscodable(str(error)) from error
+
+
+def _decompress(ds: Dataset, path: Path, limits: PixelLimits, max_object_bytes: int) -> None:
+    """Decompress the pixels in place; what the frames claim is checked before a decoder sees them."""
+    with StoredImage(path, limits) as image:
+        if image.frames * image.frame_bytes() > max_object_bytes:
+            raise Untranscodable("the pixels are too large to be decompressed")
+        image.check_codestreams()
+    # An icon may be compressed like the image and would then contradict the new syntax (PS3.5 A.4).
+    if "IconImageSequence" in ds:
+        del ds.IconImageSequence
+    # The same pixels, so the same instance (PS3.4 B.4.1.3 asks for a new one only when they are degraded).
+    ds.decompress(generate_instance_uid=False)
+    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+        if keyword in ds:
+            delattr(ds, keyword)
+
+
+def _swap_pixels(ds: Dataset) -> None:
+    """Turn words of pixel data around: pydicom turns every other value, but not these."""
+    if "PixelData" in ds and ds["PixelData"].VR == "OW":
+        ds.PixelData = np.frombuffer(ds.PixelData, ">u2").astype("<u2").tobytes()
+    for element in ds:
+        if (
+            element.tag.group in range(0x6000, 0x6100)
+            and element.tag.element == 0x3000
+            and element.VR == "OW"
+        ):
+            element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
+
+
+def _data_set_bytes(ds: Dataset, target: UID) -> bytes:
+    out = io.BytesIO()
+    bare = Dataset(ds)
+    bare.set_original_encoding(*ds.original_encoding)
+    bare.save_as(out, implicit_vr=target.is_implicit_VR, little_endian=True, enforce_file_format=False)
+    return out.getvalue()
