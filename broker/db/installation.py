@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, select
 
-from broker.db.tables import InstallationRow
+from broker.db.schema import INSTALLATION
+from broker.db.transaction import Transaction
 
 
 def uid_namespace(engine: Engine, *, now: datetime) -> UUID:
     """Answer the namespace derived UIDs are made in. Safe to call from several processes at the first start."""
-    table = InstallationRow.__table__  # type: ignore[attr-defined]
-    with engine.begin() as connection:
-        found = connection.execute(select(table.c.uid_namespace).where(table.c.id == 1)).scalar()
-        if found is None:
-            made = str(uuid4())
-            connection.execute(insert(table).values(id=1, uid_namespace=made, created_at=now))
-            return UUID(made)
-        return UUID(found)
+    with closing(Transaction(engine)) as transaction:
+        row = {"id": 1, "uid_namespace": str(uuid4()), "created_at": now}
+        transaction.execute(transaction.insert_ignoring(INSTALLATION), row)
+        known = select(INSTALLATION.c.uid_namespace).where(INSTALLATION.c.id == 1)
+        namespace = UUID(transaction.execute(known).scalar_one())
+        transaction.commit()
+        return namespace

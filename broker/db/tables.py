@@ -128,7 +128,11 @@ class OrderRow(SQLModel, table=True):
     """An imaging service request."""
 
     __tablename__ = "imaging_order"
-    __table_args__ = (Index("ix_imaging_order_status_updated", "status", "updated_at"),)
+    __table_args__ = (
+        Index("ix_imaging_order_status_updated", "status", "updated_at"),
+        Index("ix_imaging_order_updated_at", "updated_at"),
+        Index("ix_imaging_order_created_at", "created_at"),
+    )
     id: int | None = _id()
     patient: int = _fk("patient.id")
     placer_order_number: str | None = _str(128, index=True)
@@ -175,9 +179,22 @@ class StepRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("procedure", "scheduled_procedure_step_id"),
         Index("ix_step_offered_start", "offered", "start_date", "start_time"),
-        Index("ix_step_accession", "accession_number"),
-        Index("ix_step_patient_id", "patient_id"),
-        Index("ix_step_name_key", "name_key"),
+        # text_pattern_ops: prefixes use the index whatever the database's collation.
+        Index(
+            "ix_step_accession",
+            "accession_number",
+            postgresql_ops={"accession_number": "text_pattern_ops"},
+        ),
+        Index("ix_step_patient_id", "patient_id", postgresql_ops={"patient_id": "text_pattern_ops"}),
+        Index("ix_step_name_key", "name_key", postgresql_ops={"name_key": "text_pattern_ops"}),
+        # Names with ideographic or phonetic groups, which stand behind "=".
+        Index(
+            "ix_step_name_groups",
+            "name_key",
+            sqlite_where=text("instr(name_key, '=') > 0"),
+            postgresql_where=text("strpos(name_key, '=') > 0"),
+        ),
+        Index("ix_step_status_changed", "status", "status_changed_at"),
         Index("ix_step_study", "study_instance_uid"),
         Index("ix_step_modality_start", "offered", "modality", "start_date"),
     )
@@ -298,6 +315,7 @@ class InstanceRow(SQLModel, table=True):
         Index("ix_instance_series", "series_instance_uid"),
         Index("ix_instance_study_received", "study_instance_uid", "received_at"),
         Index("ix_instance_state", "state", "id"),
+        Index("ix_instance_received_at", "received_at"),
     )
     id: int | None = _id()
     sop_instance_uid: str = _str(64, nullable=False)
@@ -328,6 +346,20 @@ class InstanceRow(SQLModel, table=True):
     last_received_at: datetime = _instant()
     """Moves when the same object is pushed again."""
     resends: int = 0
+
+
+class StudyRow(SQLModel, table=True):
+    """A study of which something was received: what lists of studies page through, in order of arrival.
+
+    Written once, with its first instance, and never again, so that parallel senders do not wait for each other.
+    """
+
+    __tablename__ = "received_study"
+    id: int | None = _id()
+    study_instance_uid: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
+    patient_id: str | None = _str(128, index=True)
+    accession_number: str | None = _str(64, index=True)
+    received_at: datetime = _instant()
 
 
 class DecisionRow(SQLModel, table=True):
@@ -375,6 +407,14 @@ class DeliveryRow(SQLModel, table=True):
         ),
         Index("ix_delivery_ordering", "ordering_key", "state", "id"),
         Index("ix_delivery_lease", "state", "lease_until"),
+        Index("ix_delivery_created_at", "created_at"),
+        Index(
+            "ix_delivery_delivered",
+            "updated_at",
+            "destination",
+            sqlite_where=text("state = 'DELIVERED'"),
+            postgresql_where=text("state = 'DELIVERED'"),
+        ),
         CheckConstraint("attempt >= 0", name="attempt"),
     )
     id: int | None = _id()
@@ -455,6 +495,12 @@ class EventRow(SQLModel, table=True):
         Index("ix_event_study", "study_instance_uid"),
         Index("ix_event_order", "order"),
         Index("ix_event_name_at", "name", "at"),
+        Index(
+            "ix_event_unsealed",
+            "id",
+            sqlite_where=text("seal_no IS NULL"),
+            postgresql_where=text("seal_no IS NULL"),
+        ),
     )
     id: int | None = _id()
     at: datetime = _instant()
@@ -465,7 +511,19 @@ class EventRow(SQLModel, table=True):
     order: int | None = Field(default=None, sa_column=Column(Id, nullable=True))
     actor: str = _str(128, nullable=False)
     details: dict[str, Any] = _json()
+    seal_no: int | None = Field(default=None, sa_column=Column(Id, nullable=True, unique=True))
+    """Place in the chain, without gaps; events are sealed in the order in which they became visible."""
     seal: bytes | None = _bytes()
+    """SHA-256 over the seal before and this event."""
+
+
+class SealHeadRow(SQLModel, table=True):
+    """The end of the chain: without it, cutting off the newest events would go unseen."""
+
+    __tablename__ = "seal_head"
+    id: int | None = _id()
+    seal_no: int = Field(sa_column=Column(Id, nullable=False))
+    seal: bytes = _bytes(nullable=False)
 
 
 class HeartbeatRow(SQLModel, table=True):

@@ -91,6 +91,10 @@ class Transaction:
         finally:
             self._release()
 
+    def close(self) -> None:
+        """Undo what was not committed and give the connection back."""
+        self.rollback()
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo the block alone when it raises."""

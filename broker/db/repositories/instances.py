@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, select, update
 
 from broker.db.encoding import decode_values, encode_values
-from broker.db.schema import INSTANCE
+from broker.db.schema import INSTANCE, STUDY
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
 from broker.workflow.ports import Instance, InstanceState
@@ -40,6 +40,10 @@ class SqlInstances:
         if not instances:
             return []
         rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
+        studies = {instance.study_instance_uid: instance for instance in reversed(instances)}
+        self._transaction.execute(
+            self._transaction.insert_ignoring(STUDY), [_study_values(i) for i in studies.values()]
+        )
         return [int(key) for key in rows.scalars()]
 
     def versions(self, sop_instance_uid: str) -> list[Instance]:
@@ -122,6 +126,15 @@ def _values(instance: Instance) -> dict[str, Any]:
         "received_at": instance.received_at,
         "last_received_at": instance.last_received_at,
         "resends": instance.resends,
+    }
+
+
+def _study_values(instance: Instance) -> dict[str, Any]:
+    return {
+        "study_instance_uid": instance.study_instance_uid,
+        "patient_id": instance.patient_id,
+        "accession_number": instance.accession_number,
+        "received_at": instance.received_at,
     }
 
 

@@ -28,7 +28,7 @@ PRIORITY_RANKS = {"STAT": 1, "HIGH": 2, "ROUTINE": 3, "MEDIUM": 4, "LOW": 5}
 UNKNOWN_PRIORITY_RANK = 4
 
 _STATUS_CHANGED_AT = case(
-    (STEP.c.status != bindparam("status"), bindparam("updated_at")), else_=STEP.c.status_changed_at
+    (STEP.c.status != bindparam("new_status"), bindparam("changed_at")), else_=STEP.c.status_changed_at
 )
 _SAVE = (
     update(STEP)
@@ -73,7 +73,15 @@ class SqlSteps:
     def save(self, entry: WorklistEntry, *, elements: bytes, now: datetime) -> None:
         """Store a step and its copies again, raising its revision."""
         values = _values(entry, elements, now)
-        changed = self._transaction.execute(_SAVE, {**values, "key": entry.step.id})
+        changed = self._transaction.execute(
+            _SAVE,
+            {
+                **values,
+                "key": entry.step.id,
+                "new_status": values["status"],
+                "changed_at": values["updated_at"],
+            },
+        )
         if changed.rowcount != 1:
             raise NotFound("There is no such scheduled procedure step.")
         self._transaction.execute(STEP_STATION.delete().where(STEP_STATION.c.step == entry.step.id))

@@ -1,0 +1,118 @@
+"""Fixtures every test may ask for: time, wake-ups, and databases of both kinds, new for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.engine import make_url
+
+from broker.db.engine import open_engine
+from broker.db.migrate import migrate
+from broker.db.unit_of_work import SqlUnitsOfWork
+from broker.workflow.ports import UnitsOfWork
+from tests.fakes.clock import FakeClock
+from tests.fakes.task_queue import RecordingTaskQueue
+from tests.postgres import administer, postgres_server
+
+_numbers = itertools.count(1)
+BOTH_DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def queue() -> RecordingTaskQueue:
+    return RecordingTaskQueue()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file: copied, it is a new database in a millisecond."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.sqlite3"
+    engine = open_engine(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    path = tmp_path / "data" / "broker.sqlite3"
+    path.parent.mkdir(exist_ok=True)
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Address of a PostgreSQL server: the one CI started, else one of this session's own."""
+    given = os.environ.get("BROKER_TEST_POSTGRES")
+    if given:
+        yield given
+        return
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: str) -> Iterator[str]:
+    """Name of a migrated, empty database to copy."""
+    name = f"template_{os.getpid()}"
+    administer(postgres, f"CREATE DATABASE {name}")
+    engine = open_engine(make_url(postgres).set(database=name).render_as_string(hide_password=False))
+    migrate(engine)
+    engine.dispose()
+    yield name
+    administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres: str, postgres_template: str) -> Iterator[str]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    administer(postgres, f"CREATE DATABASE {name} TEMPLATE {postgres_template}")
+    yield make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=BOTH_DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Address of a migrated, empty database, of each kind in turn."""
+    name = "sqlite_url" if request.param == "sqlite" else "postgres_url"
+    return str(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on a new database, of each kind in turn."""
+    engine = open_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(sqlite_url: str) -> Iterator[Engine]:
+    """An engine on a new SQLite file: for tests of what does not depend on the kind of database."""
+    engine = open_engine(sqlite_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def uow_factory(engine: Engine, queue: RecordingTaskQueue, clock: FakeClock) -> UnitsOfWork:
+    """Opens units of work, on each kind of database in turn."""
+    return SqlUnitsOfWork(engine, queue, clock)
+
+
+@pytest.fixture
+def sqlite_uow_factory(sqlite_engine: Engine, queue: RecordingTaskQueue, clock: FakeClock) -> UnitsOfWork:
+    """Opens units of work on SQLite."""
+    return SqlUnitsOfWork(sqlite_engine, queue, clock)
