@@ -44,6 +44,8 @@ class IdentityVerdict:
 
     agreement: Agreement
     reasons: tuple[str, ...]
+    contradicted: bool = False
+    """Name or birth date are known on both sides and differ."""
 
 
 def same_identifier(one: PatientIdentifier, other: PatientIdentifier) -> bool:
@@ -72,10 +74,11 @@ def compare_persons(one: PersonEvidence, other: PersonEvidence) -> IdentityVerdi
     shared = any(same_identifier(a, b) for a in one.identifiers for b in other.identifiers)
     name = same_person_name(one.name, other.name)
     born = None if not one.birth_date or not other.birth_date else one.birth_date == other.birth_date
+    contradicted = name is False or born is False
     if shared:
         reasons.append("an identifier is shared")
         reasons.extend(_contradictions(name, born))
-        return IdentityVerdict(Agreement.SAME, tuple(reasons))
+        return IdentityVerdict(Agreement.SAME, tuple(reasons), contradicted)
     reasons.append(
         "no identifier is shared" if one.identifiers and other.identifiers else "an identifier is missing"
     )
@@ -87,7 +90,7 @@ def compare_persons(one: PersonEvidence, other: PersonEvidence) -> IdentityVerdi
         reasons.append("a name is missing")
     if born is None:
         reasons.append("a birth date is missing")
-    return IdentityVerdict(Agreement.DIFFERENT, tuple(reasons))
+    return IdentityVerdict(Agreement.DIFFERENT, tuple(reasons), contradicted)
 
 
 def _contradictions(name: bool | None, born: bool | None) -> Sequence[str]:
