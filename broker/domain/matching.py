@@ -48,6 +48,9 @@ class Key(Enum):
     FILLER_ORDER_NUMBER = "FillerOrderNumberImagingServiceRequest"
     WORKLIST_LABEL = "WorklistLabel"
 
+    # Members are singletons; Enum's own hash is computed in Python, and views are asked thousands of times.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class MatchingPolicy:
