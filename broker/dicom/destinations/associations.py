@@ -99,10 +99,7 @@ class AssociationPool:
                     kept.is_stale = True
                     return kept
             pairs = list(dict.fromkeys((pair, *wanted, *reversed(self._remembered))))
-        return self.open_new(pairs)
-
-    def open_new(self, pairs: Sequence[Pair]) -> KeptAssociation:
-        """Open an association for as many of `pairs` as fit."""
+        # Opened outside the lock: a peer that is slow to answer holds up nobody else.
         proposals, covered = proposals_for(pairs, may_decompress=self._may_decompress)
         kept = KeptAssociation(self._open(proposals), covered)
         with self._changed:

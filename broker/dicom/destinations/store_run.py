@@ -44,7 +44,8 @@ class StoreRun:
                 return kept
             self._held.remove(kept)
             release(kept)
-        kept = self.pool.take(pair, self.contexts)
+        covered = {pair for kept in self._held for pair in kept.pairs}
+        kept = self.pool.take(pair, [pair for pair in self.contexts if pair not in covered])
         self._held.append(kept)
         return kept
 

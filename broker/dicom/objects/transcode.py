@@ -10,8 +10,10 @@ import io
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import dcmread
+from pydicom.filewriter import dcmwrite
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -24,6 +26,7 @@ from broker.dicom.objects.pixels import MIB, BoundedFile, PixelLimits, StoredIma
 from broker.errors import BrokerError
 
 MAX_OBJECT_BYTES = 1024 * MIB
+_WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 
 class Untranscodable(BrokerError):  # noqa: N818 - named like its siblings in broker.errors
@@ -63,7 +66,7 @@ def encoded_as(
                         raise Untranscodable("the pixels are compressed and may not be decompressed")
                     _decompress(ds, path, limits, max_object_bytes)
                 elif stored == ExplicitVRBigEndian:
-                    _swap_pixels(ds)
+                    ds.walk(_swap_words)
                 return _data_set_bytes(ds, target)
     except Unrenderable as error:
         raise Untranscodable(str(error)) from error
@@ -85,22 +88,23 @@ def _decompress(ds: Dataset, path: Path, limits: PixelLimits, max_object_bytes: 
             delattr(ds, keyword)
 
 
-def _swap_pixels(ds: Dataset) -> None:
-    """Turn words of pixel data around: pydicom turns every other value, but not these."""
-    if "PixelData" in ds and ds["PixelData"].VR == "OW":
-        ds.PixelData = np.frombuffer(ds.PixelData, ">u2").astype("<u2").tobytes()
-    for element in ds:
-        if (
-            element.tag.group in range(0x6000, 0x6100)
-            and element.tag.element == 0x3000
-            and element.VR == "OW"
-        ):
-            element.value = np.frombuffer(element.value, ">u2").astype("<u2").tobytes()
+def _swap_words(_ds: Dataset, element: DataElement) -> None:
+    """Turn around the words pydicom keeps as bytes; all other values it turns itself (PS3.5 7.3)."""
+    size = _WORD_BYTES.get(element.VR)
+    if size is not None and element.value:
+        element.value = np.frombuffer(element.value, f">u{size}").astype(f"<u{size}").tobytes()
 
 
 def _data_set_bytes(ds: Dataset, target: UID) -> bytes:
     out = io.BytesIO()
     bare = Dataset(ds)
     bare.set_original_encoding(*ds.original_encoding)
-    bare.save_as(out, implicit_vr=target.is_implicit_VR, little_endian=True, enforce_file_format=False)
+    dcmwrite(
+        out,
+        bare,
+        implicit_vr=target.is_implicit_VR,
+        little_endian=True,
+        enforce_file_format=False,
+        force_encoding=True,
+    )
     return out.getvalue()
