@@ -1,0 +1,318 @@
+"""What every FileStore promises, on a real disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from broker.errors import InvalidValue, OutOfResources, StorageFull
+from broker.files.disk import LocalDisk, Space
+from broker.files.store import DiskFileStore
+from broker.workflow.ports import FileStore, IncomingFile, StoredFile
+
+NOW = datetime(2026, 11, 21, 9, 7, 30, tzinfo=UTC)
+
+
+@dataclass
+class StoppedClock:
+    at: datetime = NOW
+
+    def now(self) -> datetime:
+        return self.at
+
+    def local_now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+@dataclass
+class SickDisk(LocalDisk):
+    """A real disk that can be told to fail, and that remembers what was asked of it."""
+
+    failing: dict[str, int] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    free_bytes: int | None = None
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.failing:
+            raise OSError(self.failing[name], os.strerror(self.failing[name]))
+
+    def create(self, path: Path) -> int:
+        self._call("create")
+        return super().create(path)
+
+    def write(self, handle: int, pieces: Sequence[bytes | memoryview]) -> None:
+        self._call("write")
+        super().write(handle, pieces)
+
+    def sync(self, handle: int) -> None:
+        self._call("sync")
+        super().sync(handle)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._call("rename")
+        super().rename(source, target)
+
+    def sync_folder(self, path: Path) -> None:
+        self._call("sync_folder")
+        super().sync_folder(path)
+
+    def space(self, path: Path) -> Space:
+        self._call("space")
+        found = super().space(path)
+        return found if self.free_bytes is None else Space(self.free_bytes, found.total_bytes)
+
+
+def a_store(root: Path, disk: LocalDisk | None = None, clock: StoppedClock | None = None) -> DiskFileStore:
+    store = DiskFileStore(
+        root / "objects",
+        clock or StoppedClock(),
+        implementation_class_uid="2.25.1",
+        implementation_version_name="TEST",
+        free_reserve_bytes=1000,
+        free_reserve_percent=0,
+        disk=disk,
+    )
+    store.prepare()
+    return store
+
+
+def begin(store: FileStore, **changes: str) -> IncomingFile:
+    values = {
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+        "sop_instance_uid": "1.2.3.4",
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "calling_ae_title": "CT1",
+    }
+    return store.create(**{**values, **changes})
+
+
+def keep(store: FileStore, data: bytes = b"\x08\x00\x60\x00CS\x02\x00CT") -> StoredFile:
+    incoming = begin(store)
+    incoming.write(memoryview(data))
+    return incoming.keep()
+
+
+def files_below(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def test_a_kept_file_holds_the_data_set_exactly_as_it_came(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    data = os.urandom(300_001)
+    incoming = begin(store)
+    for start in range(0, len(data), 65_536):
+        incoming.write(memoryview(data)[start : start + 65_536])
+    kept = incoming.keep()
+    content = store.absolute(kept.path).read_bytes()
+    assert content[kept.data_set_offset :] == data
+    assert kept.size_bytes == len(content)
+    assert kept.sha256 == hashlib.sha256(data).digest()
+    with store.open(kept.path) as stream:
+        assert stream.read() == content
+
+
+def test_the_head_is_a_part_10_file_with_a_zeroed_preamble(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    kept = keep(store)
+    content = store.absolute(kept.path).read_bytes()
+    assert content[:132] == b"\0" * 128 + b"DICM"
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    assert dataset.Modality == "CT"
+    meta = dataset.file_meta
+    assert meta.FileMetaInformationVersion == b"\x00\x01"
+    assert meta.MediaStorageSOPClassUID == "1.2.840.10008.5.1.4.1.1.2"
+    assert meta.MediaStorageSOPInstanceUID == "1.2.3.4"
+    assert meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+    assert meta.ImplementationClassUID == "2.25.1"
+    assert meta.ImplementationVersionName == "TEST"
+    assert meta.SourceApplicationEntityTitle == "CT1"
+    assert kept.data_set_offset == 144 + meta.FileMetaInformationGroupLength
+
+
+def test_names_come_from_our_own_ids_and_the_group_alone_may_read(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    kept = begin(store, sop_instance_uid="../../etc/cron.d/x", calling_ae_title="../x")
+    path = kept.keep().path
+    assert path.startswith("20261121/0907/")
+    assert path.endswith(".dcm")
+    assert store.absolute(path).stat().st_mode & 0o777 == 0o640
+    assert "etc" not in path
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "20261121/0907/x.dcm", "", "incoming/a.part"])
+def test_a_path_that_is_not_ours_is_refused(tmp_path: Path, path: str) -> None:
+    store = a_store(tmp_path)
+    with pytest.raises(InvalidValue):
+        store.open(path)
+    with pytest.raises(InvalidValue):
+        store.remove(path)
+
+
+def test_content_is_synced_before_it_is_named_and_the_name_before_it_is_kept(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    disk.calls.clear()
+    keep(store)
+    assert disk.calls[-3:] == ["sync", "rename", "sync_folder"] or disk.calls[-5:] == [
+        "sync",
+        "sync_folder",
+        "sync_folder",
+        "rename",
+        "sync_folder",
+    ]
+    disk.calls.clear()
+    keep(store)
+    assert disk.calls == ["space", "create", "write", "sync", "rename", "sync_folder"], "two syncs, no more"
+
+
+def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    incoming = begin(store)
+    incoming.write(memoryview(b"half"))
+    incoming.discard()
+    incoming.discard()
+    assert files_below(tmp_path) == []
+    with pytest.raises(OutOfResources):
+        incoming.keep()
+
+
+@pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_folder"])
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, OutOfResources)],
+)
+def test_a_failing_disk_is_out_of_resources_and_leaves_nothing_behind(
+    tmp_path: Path, call: str, number: int, error: type[OutOfResources]
+) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    first = keep(store)
+    disk.failing[call] = number
+    with pytest.raises(error) as caught:
+        keep(store)
+    assert type(caught.value) is error
+    assert files_below(tmp_path) == [store.absolute(first.path)]
+    disk.failing.clear()
+    assert store.absolute(keep(store).path).exists(), "it recovers by itself"
+
+
+def test_below_the_reserve_nothing_is_begun_and_it_recovers(tmp_path: Path) -> None:
+    disk = SickDisk(free_bytes=999)
+    store = a_store(tmp_path, disk)
+    assert not store.has_room()
+    with pytest.raises(StorageFull):
+        begin(store)
+    disk.free_bytes = 1000
+    assert store.has_room()
+    keep(store)
+
+
+def test_the_reserve_is_the_larger_of_bytes_and_share(tmp_path: Path) -> None:
+    disk = SickDisk()
+    total = disk.space(tmp_path).total_bytes
+    store = DiskFileStore(
+        tmp_path,
+        StoppedClock(),
+        implementation_class_uid="2.25.1",
+        implementation_version_name="TEST",
+        free_reserve_bytes=10,
+        free_reserve_percent=5,
+        disk=disk,
+    )
+    disk.free_bytes = int(total * 0.05) - 1
+    assert not store.has_room()
+    disk.free_bytes += 1
+    assert store.has_room()
+
+
+def test_one_huge_object_stops_at_the_reserve(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    incoming = begin(store)
+    piece = memoryview(bytes(8 * 1024 * 1024))
+    for _ in range(3):
+        incoming.write(piece)
+    disk.free_bytes = 0
+    with pytest.raises(StorageFull):
+        incoming.write(piece)
+    assert files_below(tmp_path) == []
+
+
+def test_concurrent_receivers_all_keep_and_share_folder_syncs(tmp_path: Path) -> None:
+    class Counting(SickDisk):
+        gate = threading.Event()
+
+        def sync_folder(self, path: Path) -> None:
+            super().sync_folder(path)
+            if self.armed:
+                self.gate.wait(5)
+
+        armed = False
+
+    disk = Counting()
+    store = a_store(tmp_path, disk)
+    keep(store)
+    disk.calls.clear()
+    disk.armed = True
+    kept: list[StoredFile] = []
+    threads = [threading.Thread(target=lambda: kept.append(keep(store))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    deadline = datetime.now(UTC) + timedelta(seconds=5)
+    while disk.calls.count("rename") < 8 and datetime.now(UTC) < deadline:
+        threading.Event().wait(0.001)
+    disk.gate.set()
+    for thread in threads:
+        thread.join()
+    assert len({file.path for file in kept}) == 8
+    assert all(store.absolute(file.path).exists() for file in kept)
+    assert disk.calls.count("sync_folder") < 8
+
+
+def test_the_sweep_removes_what_dead_receivers_left_and_nothing_younger(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    old, young = begin(store), begin(store)
+    old.write(memoryview(b"x"))
+    young.write(memoryview(b"x"))
+    first, _ = files_below(tmp_path)
+    os.utime(first, (0, 0))
+    assert store.sweep_incoming(older_than=datetime.now(UTC) - timedelta(hours=1)) == 1
+    assert len(files_below(tmp_path)) == 1
+
+
+def test_the_sweep_removes_files_without_rows_and_no_others(tmp_path: Path) -> None:
+    clock = StoppedClock(NOW)
+    store = a_store(tmp_path, clock=clock)
+    stray, owned = keep(store), keep(store)
+    clock.at = NOW + timedelta(minutes=90)
+    young = keep(store)
+    for file in (stray, owned, young):
+        at = (NOW if file is not young else clock.at).timestamp()
+        os.utime(store.absolute(file.path), (at, at))
+    asked: list[str] = []
+
+    def known(paths: Sequence[str]) -> set[str]:
+        asked.extend(paths)
+        return {owned.path}
+
+    limit = clock.at - timedelta(hours=1)
+    assert store.sweep_strays(known, older_than=limit) == 1
+    assert not store.absolute(stray.path).exists()
+    assert store.absolute(owned.path).exists()
+    assert store.absolute(young.path).exists()
+    assert young.path not in asked
+    assert store.sweep_strays(known, older_than=limit, newer_than=NOW + timedelta(minutes=5)) == 0
