@@ -70,13 +70,13 @@ class SqlDeliveryItems:
     def add_items(self, delivery: int, instances: Sequence[int]) -> int:
         """Add instances not yet in it (an item already there is left), answer how many were new."""
         new = 0
-        insert = self._transaction.insert_ignoring(DELIVERY_ITEM)
+        insert = self._transaction.insert_ignoring(DELIVERY_ITEM).returning(DELIVERY_ITEM.c.id)
         for start in range(0, len(instances), _ROWS_PER_STATEMENT):
             rows = [
                 {"delivery": delivery, "instance": instance, "state": ItemState.WAITING.value, "sends": 0}
                 for instance in instances[start : start + _ROWS_PER_STATEMENT]
             ]
-            new += self._transaction.execute(insert.values(rows)).rowcount
+            new += len(self._transaction.execute(insert.values(rows)).all())
         if new:
             self._transaction.execute(
                 update(DELIVERY).where(DELIVERY.c.id == delivery).values(items=DELIVERY.c["items"] + new)
