@@ -1,0 +1,1 @@
+"""Service class providers: parse, call the workflow, answer. No rule of their own."""
