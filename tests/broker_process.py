@@ -1,0 +1,123 @@
+"""Runs the product as its users do: `broker serve` in a process, with a site file of the test's own."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BROKER = Path(sys.executable).with_name("broker")
+START_S = 40.0
+ROOT = Path(__file__).parents[1]
+
+
+def free_port():
+    """Answer a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, *, timeout_s=20.0, what="it"):
+    """Return the first true answer of `condition`; fail when none comes in time."""
+    deadline = time.monotonic() + timeout_s
+    pause = iter((0.01, 0.02, 0.05))
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        time.sleep(next(pause, 0.1))
+
+
+@dataclass
+class RunningBroker:
+    """A running `broker serve`."""
+
+    folder: Path
+    site: dict
+    environment: dict = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+
+    def __post_init__(self):
+        self.hl7, self.dicom, self.web = free_port(), free_port(), free_port()
+        listen = self.site.setdefault("listen", {})
+        listen.setdefault("hl7", {})["port"] = self.hl7
+        listen.setdefault("dicom", {})["port"] = self.dicom
+        listen.setdefault("web", {})["port"] = self.web
+        self.config = self.folder / "broker.yaml"
+        self.data_dir = self.folder / "data"
+        self.config.write_text(json.dumps(self.site))  # JSON is YAML
+        self.log = self.folder / "broker.log"
+
+    @property
+    def env(self):
+        return {**os.environ, **self.environment}
+
+    def start(self):
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [BROKER, "serve", "--config", self.config, "--data-dir", self.data_dir],
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                cwd=ROOT,
+            )
+        wait_until(self.healthy, timeout_s=START_S, what="healthy start")
+        return self
+
+    def healthy(self):
+        if self.process and self.process.poll() is not None:
+            raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.tail()}")
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=5)
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+
+    def stop(self):
+        if self.process and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                return self.process.wait(35)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+                raise
+        return self.process.returncode if self.process else None
+
+    def tail(self, lines=60):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def cli(self, *args, check=True):
+        """Run a command beside `serve` and answer what it printed."""
+        done = subprocess.run(
+            [BROKER, *map(str, args), "--config", self.config, "--data-dir", self.data_dir],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.env,
+            cwd=ROOT,
+            timeout=60,
+        )
+        if check:
+            assert done.returncode == 0, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *args):
+        return json.loads(self.cli(*args, "--json"))
+
+    def pids(self, role):
+        """Answer the processes of a role from the heartbeats."""
+        import psutil
+
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        found = [line for line in self.log.read_text(errors="replace").splitlines() if '"role started"' in line]
+        wanted = {json.loads(line)["child"] for line in found if json.loads(line)["started_role"] == role}
+        return [child.pid for child in family if child.pid in wanted]
