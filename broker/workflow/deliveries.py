@@ -134,7 +134,7 @@ def _send(claimed: Claimed, wired: Wired, worker: Worker, *, goes_on: bool) -> t
                 raise
             except Exception as error:
                 # A defect of ours or of a plug-in must not take the worker along, nor be forgotten.
-                defect = _frames(error)
+                defect = places_of(error)
                 outcome = _outcome_of(error, entry, worker)
         settlement, following = _settle(claimed, outcome, items, grip, goes_on=goes_on, defect=defect)
     except (LeaseLost, DatabaseUnavailable):
@@ -280,7 +280,7 @@ def _outcome_of(error: Exception, entry: DestinationEntry, worker: Worker) -> Re
     return Unknown(reason)
 
 
-def _frames(error: BaseException) -> tuple[str, ...]:
+def places_of(error: BaseException) -> tuple[str, ...]:
     """Answer where an exception came from: its type and places, never its text, which may name a patient."""
     frames = traceback.extract_tb(error.__traceback__)[-12:]
     places = (f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)

@@ -6,6 +6,7 @@ caller wakes a worker for it or, while no worker can be woken, does it with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -31,6 +32,15 @@ class SweepLimits:
     rows: int = 500
     routing_grace: timedelta = timedelta(seconds=2)
     """An image younger than that has just been announced to a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something else that is to be done from time to time: sealing events, removing orphan files."""
+
+    name: str
+    every_s: float
+    run: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)

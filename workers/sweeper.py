@@ -1,0 +1,220 @@
+"""The role `sweep`: every two seconds look for what is due, wake workers for it, or do it here.
+
+While Redis does not answer, and for what no worker has taken for a while, this process sends and routes with
+the same functions: a broker without Redis goes on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from broker.queue import RedisProbe
+from broker.workflow.deliveries import places_of
+from broker.workflow.ports import Task, TaskQueue, WakeUp
+from broker.workflow.sending import SendingLimits
+from broker.workflow.sweep import Chore, SweepLimits, Work, probe, sweep
+from workers.desk import Desk, WorkingBroker
+
+log = structlog.get_logger()
+
+
+class SweepingBroker(WorkingBroker, Protocol):
+    """What the sweep needs of the wired broker."""
+
+    @property
+    def queue(self) -> TaskQueue:
+        """Answer where wake-ups go."""
+        ...
+
+    @property
+    def redis_url(self) -> str:
+        """Answer the address of Redis."""
+        ...
+
+    def destination_kinds(self) -> Sequence[str]:
+        """Answer the kinds that have a queue."""
+        ...
+
+    def chores(self) -> Sequence[Chore]:
+        """Answer what else is to be done from time to time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SweeperLimits:
+    """How often, and how much at once."""
+
+    interval_s: float = 2.0
+    thorough_s: float = 30.0
+    overdue_s: float = 15.0
+    """What is due so long although Redis answers is done here: its worker may be gone."""
+    max_backlog: int = 500
+    """Wake-ups nobody takes; more would only fill Redis."""
+    threads: int = 16
+    silent_s: float = 30.0
+    """Longer without a finished sweep, and the role does not serve."""
+    sweep: SweepLimits = field(default_factory=SweepLimits)
+
+
+class Sweeper:
+    """Sweeps in a thread of its own; sends and routes, where it must, in a bounded pool."""
+
+    def __init__(
+        self,
+        broker: SweepingBroker,
+        *,
+        limits: SweeperLimits | None = None,
+        sending: SendingLimits | None = None,
+        backlog: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Prepare; `start` starts."""
+        self._broker = broker
+        self._limits = limits or SweeperLimits()
+        self._sending = sending or SendingLimits()
+        self._desk = Desk(lambda: nullcontext(broker), limits=self._sending)
+        self._backlog = backlog or RedisProbe(broker.redis_url, broker.destination_kinds()).backlog
+        self._chores = tuple(broker.chores())
+        self._chore_at_s = dict.fromkeys((chore.name for chore in self._chores), 0.0)
+        self._stop = threading.Event()
+        self._nudge = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pool = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="sweep")
+        self._lock = threading.Lock()
+        self._running: set[Hashable] = set()
+        self._first_seen_s: dict[WakeUp, float] = {}
+        self._thorough_at_s = 0.0
+        self._swept_at_s = time.monotonic()
+        self._works_alone = False
+        self._fails = False
+
+    def start(self) -> None:
+        """Begin to sweep."""
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Sweep now: something was committed."""
+        self._nudge.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the current sweep, let what is being sent end with its current item."""
+        self._stop.set()
+        self._nudge.set()
+        self._desk.stop()
+        until_s = time.monotonic() + timeout_s
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        while self._running and time.monotonic() < until_s:
+            time.sleep(0.02)
+
+    @property
+    def alive(self) -> bool:
+        """Answer whether the sweeping thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def prove(self) -> str:
+        """Answer when the last sweep was finished. Raises RuntimeError when that is long ago."""
+        age_s = time.monotonic() - self._swept_at_s
+        if age_s > self._limits.silent_s:
+            raise RuntimeError(f"no sweep for {age_s:.0f} s")
+        return f"swept {age_s:.1f} s ago" + (", sending without Redis" if self._works_alone else "")
+
+    def turn(self) -> Work:
+        """Sweep once, and have done what was found."""
+        now_s = time.monotonic()
+        thorough = now_s - self._thorough_at_s >= self._limits.thorough_s or not self._thorough_at_s
+        work = sweep(self._broker, limits=self._limits.sweep, thorough=thorough)
+        if thorough:
+            self._thorough_at_s = now_s
+        wake_ups = [*work.due, *(WakeUp(Task.ROUTE, key) for key in work.unrouted[:1])]
+        backlog = self._backlog()
+        self._say_alone(backlog is None)
+        if backlog is None:
+            self._do_here(wake_ups)
+        else:
+            if backlog <= self._limits.max_backlog:
+                self._broker.queue.wake(wake_ups)
+            self._do_here(self._overdue(wake_ups, now_s))
+        for name in work.probes:
+            self._submit(("probe", name), partial(self._probe, name))
+        for chore in self._chores:
+            if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
+                self._chore_at_s[chore.name] = now_s
+                self._submit(("chore", chore.name), chore.run)
+        self._swept_at_s = time.monotonic()
+        return work
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.turn()
+                if self._fails:
+                    self._fails = False
+                    log.info("sweeping again")
+            except Exception as error:  # the database may be away; the sweep outlives it
+                if not self._fails:
+                    self._fails = True
+                    log.error("sweep failed", defect=places_of(error))  # noqa: TRY400 - values stay out
+            self._nudge.wait(self._limits.interval_s)
+            self._nudge.clear()
+
+    def _overdue(self, wake_ups: Sequence[WakeUp], now_s: float) -> list[WakeUp]:
+        """Answer what has been due for long: nobody seems to listen."""
+        self._first_seen_s = {one: self._first_seen_s.get(one, now_s) for one in wake_ups}
+        return [one for one, seen_s in self._first_seen_s.items() if now_s - seen_s >= self._limits.overdue_s]
+
+    def _do_here(self, wake_ups: Sequence[WakeUp]) -> None:
+        for wake_up in wake_ups:
+            if wake_up.task is Task.ROUTE:
+                self._submit("route", self._desk.route_waiting)
+            else:
+                self._submit(wake_up.id, partial(self._desk.deliver, wake_up.id))
+
+    def _probe(self, name: str) -> None:
+        result = probe(name, self._broker, policy=self._sending.breaker)
+        if result is not None:
+            log.info("destination asked again", destination=name, ok=result.ok)
+            self.nudge()
+
+    def _submit(self, key: Hashable, job: Callable[[], object]) -> None:
+        """Run a job in the pool unless the same is still running."""
+        with self._lock:
+            if key in self._running or self._stop.is_set():
+                return
+            self._running.add(key)
+
+        def run() -> None:
+            try:
+                job()
+            except Exception as error:  # the row is unchanged or its lease runs out: the next sweep finds it
+                log.error(  # noqa: TRY400 - the text of an exception may name a patient
+                    "sweep job failed", job=str(key), defect=places_of(error)
+                )
+            finally:
+                with self._lock:
+                    self._running.discard(key)
+
+        self._pool.submit(run)
+
+    def _say_alone(self, alone: bool) -> None:
+        if alone != self._works_alone:
+            self._works_alone = alone
+            if alone:
+                log.warning("redis does not answer, the sweep does the work")
+            else:
+                log.info("redis answers again")
+
+
+def sweep_role(broker: SweepingBroker) -> Sweeper:
+    """Answer the sweeper of a broker: the entry point `sweep` of `broker.roles`."""
+    return Sweeper(broker)
