@@ -41,8 +41,7 @@ def deliver(delivery_id: int, wired: Wired, *, worker: Worker) -> list[Attempt]:
     until_s = clock.monotonic() + worker.limits.drain_s
     claimed = claim(delivery_id, wired, worker)
     while claimed is not None:
-        goes_on = clock.monotonic() < until_s and not worker.is_stopping()
-        attempt, claimed = _send(claimed, wired, worker, goes_on=goes_on)
+        attempt, claimed = _send(claimed, wired, worker, until_s=until_s)
         attempts.append(attempt)
     return attempts
 
@@ -114,7 +113,9 @@ class _Grip:
         self.settled_items += len(results)
 
 
-def _send(claimed: Claimed, wired: Wired, worker: Worker, *, goes_on: bool) -> tuple[Attempt, Claimed | None]:
+def _send(
+    claimed: Claimed, wired: Wired, worker: Worker, *, until_s: float
+) -> tuple[Attempt, Claimed | None]:
     delivery, entry = claimed.delivery, claimed.entry
     grip = _Grip(delivery.id, delivery.attempt, wired, worker)
     items = _Items(delivery.id, wired, worker)
@@ -136,7 +137,7 @@ def _send(claimed: Claimed, wired: Wired, worker: Worker, *, goes_on: bool) -> t
                 # A defect of ours or of a plug-in must not take the worker along, nor be forgotten.
                 defect = places_of(error)
                 outcome = _outcome_of(error, entry, worker)
-        settlement, following = _settle(claimed, outcome, items, grip, goes_on=goes_on, defect=defect)
+        settlement, following = _settle(claimed, outcome, items, grip, until_s=until_s, defect=defect)
     except (LeaseLost, DatabaseUnavailable):
         # Nothing to settle with: the lease runs out, and the sweep finds the row.
         settlement, following = None, None
@@ -174,7 +175,7 @@ def _settle(
     items: _Items,
     grip: _Grip,
     *,
-    goes_on: bool,
+    until_s: float,
     defect: tuple[str, ...],
 ) -> tuple[Settlement, Claimed | None]:
     """Leave IN_PROGRESS under the fence, and claim what follows in the same transaction. Raises LeaseLost."""
@@ -214,6 +215,7 @@ def _settle(
         _leave(uow, row, settlement, grip, defect=defect)
         if settlement.event is DeliveryEvent.MISCONFIGURED:
             note_misconfigured(uow, entry.name, settlement.reason, now=now, policy=breaker)
+        goes_on = wired.clock.monotonic() < until_s and not worker.is_stopping()
         following = claim_next(uow, entry, wired, worker) if goes_on else None
         if following is None:
             _wake_next(uow, entry, wired)
