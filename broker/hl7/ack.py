@@ -209,7 +209,7 @@ def build_ack(
     elif header.charset:
         msh += ["", "", "", "", "", header.charset]
     summary = text or ("; ".join(str(problem) for problem in errors) if refused else "")
-    msa = ["MSA", code, header.message_control_id, _escape(summary[:_TEXT_CHARACTERS], separators)]
+    msa = ["MSA", code, header.message_control_id, escape(summary[:_TEXT_CHARACTERS], separators)]
     segments = [msh, msa]
     if version < (2, 5):
         if errors:
@@ -225,7 +225,7 @@ def _message_type(header: Header, version: tuple[int, ...]) -> str:
     """Write MSH-9: the structure component exists since v2.4, the event since v2.3."""
     parts = ["ACK"]
     if header.trigger_event and version >= (2, 3):
-        parts.append(_escape(header.trigger_event[:8], header.separators))
+        parts.append(escape(header.trigger_event[:8], header.separators))
         if version >= (2, 4):
             parts.append("ACK")
     return (header.separators.component or "^").join(parts)
@@ -250,7 +250,7 @@ def _eld(problem: Problem, separators: Separators) -> str:
     location = _location(problem)
     where = [location[0], location[1], location[2] if len(location) > 2 else ""] if location else ["", "", ""]
     condition = (separators.subcomponent or " ").join(
-        (problem.condition, _escape(CONDITIONS.get(problem.condition, ""), separators), "HL70357")
+        (problem.condition, escape(CONDITIONS.get(problem.condition, ""), separators), "HL70357")
     )
     return (separators.component or "^").join([*where, condition])
 
@@ -263,17 +263,17 @@ def _err(problem: Problem, separators: Separators) -> list[str]:
         "",
         component.join(_location(problem)),
         component.join(
-            (problem.condition, _escape(CONDITIONS.get(problem.condition, ""), separators), "HL70357")
+            (problem.condition, escape(CONDITIONS.get(problem.condition, ""), separators), "HL70357")
         ),
         problem.severity.value,
         "",
         "",
         "",
-        _escape(problem.text[:250], separators),
+        escape(problem.text[:250], separators),
     ]
 
 
-def _escape(text: str, separators: Separators) -> str:
+def escape(text: str, separators: Separators) -> str:
     """Write plain text so that no character of it separates anything (HL7 v2.5.1 2.7)."""
     mark = separators.escape
     table = {
