@@ -1,17 +1,19 @@
-"""Heartbeats: every running role says what it saw when it last proved itself."""
+"""Heartbeats: a running role says that it is alive, and what it serves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 
-from sqlalchemy import Engine, Table, delete, insert, update
+from sqlalchemy import Engine, and_, delete, update
 
-from broker.db.tables import HeartbeatRow
+from broker.db.schema import HEARTBEAT
+from broker.db.transaction import Transaction
 
-_TABLE: Table = HeartbeatRow.__table__  # type: ignore[attr-defined]
-FORGOTTEN_AFTER = timedelta(hours=1)
-"""Rows of processes that ended without saying so."""
+SILENT_AFTER = timedelta(seconds=30)
+"""Six beats missed: it is gone."""
+FORGET_AFTER = timedelta(days=1)
 
 
 def beat(
@@ -24,18 +26,27 @@ def beat(
     now: datetime,
     details: Mapping[str, object],
 ) -> None:
-    """Write that a role is alive, and forget those that have long been silent."""
-    mine = (_TABLE.c.role == role) & (_TABLE.c.host == host) & (_TABLE.c.pid == pid)
+    """Write that a role is alive. Raises DatabaseUnavailable.
+
+    With its first beat a process takes the place of those of its role and host that have fallen silent: what the
+    supervisor has started again is not missing.
+    """
+    table = HEARTBEAT
+    itself = and_(table.c.role == role, table.c.host == host, table.c.pid == pid)
     values = {"started_at": started_at, "beat_at": now, "details": dict(details)}
-    with engine.begin() as connection:
-        if not connection.execute(update(_TABLE).where(mine).values(values)).rowcount:
-            connection.execute(insert(_TABLE).values(role=role, host=host, pid=pid, **values))
-            connection.execute(delete(_TABLE).where(_TABLE.c.beat_at < now - FORGOTTEN_AFTER))
+    with closing(Transaction(engine)) as transaction:
+        if transaction.execute(update(table).where(itself).values(values)).rowcount == 0:
+            silent = and_(table.c.role == role, table.c.host == host, table.c.beat_at < now - SILENT_AFTER)
+            transaction.execute(delete(table).where(silent | (table.c.beat_at < now - FORGET_AFTER)))
+            transaction.insert(table, {"role": role, "host": host, "pid": pid, **values})
+        transaction.commit()
 
 
 def retire(engine: Engine, *, role: str, host: str, pid: int) -> None:
-    """Take back the heartbeat of a role that ends in order."""
-    with engine.begin() as connection:
-        connection.execute(
-            delete(_TABLE).where((_TABLE.c.role == role) & (_TABLE.c.host == host) & (_TABLE.c.pid == pid))
+    """Take the heartbeat of a role away that stops of its own will."""
+    table = HEARTBEAT
+    with closing(Transaction(engine)) as transaction:
+        transaction.execute(
+            delete(table).where(table.c.role == role, table.c.host == host, table.c.pid == pid)
         )
+        transaction.commit()

@@ -91,6 +91,14 @@ def _str(length: int, *, nullable: bool = True, index: bool = False) -> Any:
     return Field(default=None, sa_column=Column(String(length), nullable=nullable, index=index))
 
 
+_OPEN = "state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS')"
+
+
+def _where(name: str, *columns: str, holds: str, unique: bool = False) -> Index:
+    """Define an index of the rows for which a condition holds."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(holds), postgresql_where=text(holds))
+
+
 class PatientRow(SQLModel, table=True):
     """A patient; (patient_id, issuer) is unique among patients that are not merged away."""
 
@@ -195,6 +203,7 @@ class StepRow(SQLModel, table=True):
             postgresql_where=text("strpos(name_key, '=') > 0"),
         ),
         Index("ix_step_status_changed", "status", "status_changed_at"),
+        Index("ix_step_start", "start_date", "start_time"),
         Index("ix_step_study", "study_instance_uid"),
         Index("ix_step_modality_start", "offered", "modality", "start_date"),
     )
@@ -287,6 +296,7 @@ class MessageRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_hl7_message_key", "sending_application", "sending_facility", "message_control_id"),
         Index("ix_hl7_message_outcome_received", "outcome", "received_at"),
+        Index("ix_hl7_message_control_id", "message_control_id"),
     )
     id: int | None = _id()
     received_at: datetime = _instant(index=True)
@@ -314,7 +324,8 @@ class InstanceRow(SQLModel, table=True):
         UniqueConstraint("sop_instance_uid", "version"),
         Index("ix_instance_series", "series_instance_uid"),
         Index("ix_instance_study_received", "study_instance_uid", "received_at"),
-        Index("ix_instance_state", "state", "id"),
+        _where("ix_instance_undecided", "id", holds="state = 'RECEIVED'"),
+        _where("ix_instance_unrouted", "study_instance_uid", "id", holds="state = 'UNROUTED'"),
         Index("ix_instance_received_at", "received_at"),
     )
     id: int | None = _id()
@@ -393,28 +404,31 @@ class DeliveryRow(SQLModel, table=True):
 
     __tablename__ = "delivery"
     __table_args__ = (
-        Index("ix_delivery_due", "state", "due_at"),
-        Index("ix_delivery_next", "state", "destination", "priority", "due_at"),
+        # What happens often looks at open deliveries only: these stay small however long the history grows.
+        _where("ix_delivery_quiet", "due_at", "destination", "id", holds="state = 'COLLECTING'"),
+        _where("ix_delivery_next", "destination", "priority", "due_at", "id", holds="state = 'PENDING'"),
+        _where("ix_delivery_lease", "lease_until", "destination", "id", holds="state = 'IN_PROGRESS'"),
+        _where(
+            "ix_delivery_ordering",
+            "ordering_key",
+            "destination",
+            "id",
+            holds=f"{_OPEN} AND ordering_key IS NOT NULL",
+        ),
+        _where("ix_delivery_dead", "destination", "id", holds="state = 'DEAD'"),
+        _where("ix_delivery_delivered", "updated_at", "destination", holds="state = 'DELIVERED'"),
         # One open delivery per route, destination and unit: routing twice, or two workers at once, join it.
-        Index(
+        _where(
             "uq_delivery_open",
             "destination",
             "route",
             "unit_uid",
+            holds=f"{_OPEN} AND route IS NOT NULL",
             unique=True,
-            sqlite_where=text("state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND route IS NOT NULL"),
-            postgresql_where=text("state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND route IS NOT NULL"),
         ),
-        Index("ix_delivery_ordering", "ordering_key", "state", "id"),
-        Index("ix_delivery_lease", "state", "lease_until"),
+        Index("ix_delivery_state", "state", "id"),
+        Index("ix_delivery_destination", "destination", "id"),
         Index("ix_delivery_created_at", "created_at"),
-        Index(
-            "ix_delivery_delivered",
-            "updated_at",
-            "destination",
-            sqlite_where=text("state = 'DELIVERED'"),
-            postgresql_where=text("state = 'DELIVERED'"),
-        ),
         CheckConstraint("attempt >= 0", name="attempt"),
     )
     id: int | None = _id()
@@ -495,12 +509,7 @@ class EventRow(SQLModel, table=True):
         Index("ix_event_study", "study_instance_uid"),
         Index("ix_event_order", "order"),
         Index("ix_event_name_at", "name", "at"),
-        Index(
-            "ix_event_unsealed",
-            "id",
-            sqlite_where=text("seal_no IS NULL"),
-            postgresql_where=text("seal_no IS NULL"),
-        ),
+        _where("ix_event_unsealed", "id", holds="seal_no IS NULL"),
     )
     id: int | None = _id()
     at: datetime = _instant()

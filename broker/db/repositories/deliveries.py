@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, case, exists, func, not_, or_, select, update
 
+from broker.db.delivery_states import OPEN_STATES, in_state
 from broker.db.repositories.delivery_items import SqlDeliveryItems
 from broker.db.schema import DELIVERY, DELIVERY_ITEM, DESTINATION, INSTANCE
 from broker.db.transaction import Transaction
@@ -15,11 +16,9 @@ from broker.domain.delivery import DeliveryState
 from broker.errors import Conflict, NotFound
 from broker.workflow.ports import Delivery, DestinationHealth
 
-OPEN_STATES = (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
-_OPEN = [state.value for state in OPEN_STATES]
 _MAX_JOINS = 5
 
-_IN_PROGRESS_STATE = DELIVERY.c.state == DeliveryState.IN_PROGRESS.value
+_IN_PROGRESS_STATE = in_state(DeliveryState.IN_PROGRESS)
 FENCE = and_(
     DELIVERY.c.id == bindparam("key"), _IN_PROGRESS_STATE, DELIVERY.c.attempt == bindparam("its_attempt")
 )
@@ -43,14 +42,14 @@ def _earlier_is_open() -> ColumnElement[bool]:
             earlier.c.ordering_key == DELIVERY.c.ordering_key,
             earlier.c.destination == DELIVERY.c.destination,
             earlier.c.id < DELIVERY.c.id,
-            earlier.c.state.in_(_OPEN),
+            in_state(*OPEN_STATES, of=earlier),
         ),
     )
 
 
 def _may_start() -> ColumnElement[bool]:
     return and_(
-        DELIVERY.c.state == DeliveryState.PENDING.value,
+        in_state(DeliveryState.PENDING),
         DELIVERY.c.due_at <= bindparam("now"),
         not_(_destination_is_closed()),
         not_(_earlier_is_open()),
@@ -82,7 +81,7 @@ _NEXT_DUE = (
     .limit(bindparam("limit"))
 )
 _NEXT_DESTINATION = select(func.min(DELIVERY.c.destination)).where(
-    DELIVERY.c.state == DeliveryState.PENDING.value, DELIVERY.c.destination > bindparam("after")
+    in_state(DeliveryState.PENDING), DELIVERY.c.destination > bindparam("after")
 )
 _OPEN_FOR = (
     select(DELIVERY)
@@ -90,8 +89,7 @@ _OPEN_FOR = (
         DELIVERY.c.destination == bindparam("destination"),
         DELIVERY.c.route == bindparam("route"),
         DELIVERY.c.unit_uid == bindparam("unit_uid"),
-        # Written out, not bound: only so does the planner see that the partial unique index serves.
-        DELIVERY.c.state.in_(bindparam("open", _OPEN, expanding=True, literal_execute=True)),
+        in_state(*OPEN_STATES),
         DELIVERY.c.route.is_not(None),
     )
     .with_for_update()
@@ -277,7 +275,7 @@ class SqlDeliveries(SqlDeliveryItems):
         rows = self._transaction.execute(
             select(DELIVERY.c.id)
             .where(
-                DELIVERY.c.state == DeliveryState.COLLECTING.value,
+                in_state(DeliveryState.COLLECTING),
                 or_(DELIVERY.c.due_at <= now, DELIVERY.c.collect_until <= now),
             )
             .order_by(DELIVERY.c.due_at, DELIVERY.c.id)
@@ -317,7 +315,7 @@ class SqlDeliveries(SqlDeliveryItems):
             .where(
                 DELIVERY.c.unit_uid == series_instance_uid,
                 DELIVERY.c.unit == "series",
-                DELIVERY.c.state == DeliveryState.COLLECTING.value,
+                in_state(DeliveryState.COLLECTING),
                 DELIVERY.c.study_instance_uid.in_(
                     select(INSTANCE.c.study_instance_uid).where(
                         INSTANCE.c.series_instance_uid == series_instance_uid

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, select, update
+from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
 from broker.db.encoding import decode_values, encode_values
 from broker.db.schema import INSTANCE, STUDY
@@ -28,6 +28,8 @@ _DECIDE = (
 )
 _DECIDE_WITH_ORDER = _DECIDE.values(order=bindparam("its_order"))
 
+_IDS_PER_STATEMENT = 500
+
 
 class SqlInstances:
     """Implements the Instances port."""
@@ -41,8 +43,9 @@ class SqlInstances:
             return []
         rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
         studies = {instance.study_instance_uid: instance for instance in reversed(instances)}
+        # Sorted, so that two transactions with the same studies cannot wait for each other.
         self._transaction.execute(
-            self._transaction.insert_ignoring(STUDY), [_study_values(i) for i in studies.values()]
+            self._transaction.insert_ignoring(STUDY), [_study_values(studies[uid]) for uid in sorted(studies)]
         )
         return [int(key) for key in rows.scalars()]
 
@@ -58,6 +61,30 @@ class SqlInstances:
             raise NotFound("There is no such instance.")
         return _instance(row)
 
+    def get_many(self, instances: Sequence[int]) -> list[Instance]:
+        """Answer those that exist, in order of id."""
+        found: list[Instance] = []
+        for start in range(0, len(instances), _IDS_PER_STATEMENT):
+            found += self._select(INSTANCE.c.id.in_(instances[start : start + _IDS_PER_STATEMENT]))
+        return found
+
+    def with_paths(self, paths: Sequence[str]) -> set[str]:
+        """Answer which of these file paths have a row."""
+        rows = self._transaction.execute(select(INSTANCE.c.path).where(INSTANCE.c.path.in_(paths)))
+        return {str(path) for path in rows.scalars()}
+
+    def reconsider(self, study_instance_uid: str) -> int:
+        """Move the UNROUTED instances of a study back to RECEIVED, answer how many."""
+        statement = (
+            update(INSTANCE)
+            .where(
+                INSTANCE.c.study_instance_uid == study_instance_uid,
+                INSTANCE.c.state == literal_column("'UNROUTED'"),
+            )
+            .values(state=InstanceState.RECEIVED.value)
+        )
+        return int(self._transaction.execute(statement).rowcount)
+
     def mark_resent(self, instance: int, *, now: datetime) -> None:
         """Count another push of the same object."""
         self._transaction.execute(
@@ -67,8 +94,8 @@ class SqlInstances:
         )
 
     def undecided(self, limit: int, *, older_than: datetime | None = None) -> list[int]:
-        """Answer ids of RECEIVED rows, oldest first."""
-        statement = select(INSTANCE.c.id).where(INSTANCE.c.state == InstanceState.RECEIVED.value)
+        """Answer ids of RECEIVED rows, oldest first (the state is written out for the partial index)."""
+        statement = select(INSTANCE.c.id).where(INSTANCE.c.state == literal_column("'RECEIVED'"))
         if older_than is not None:
             statement = statement.where(INSTANCE.c.received_at <= older_than)
         rows = self._transaction.execute(statement.order_by(INSTANCE.c.id).limit(limit))
@@ -87,7 +114,7 @@ class SqlInstances:
 
     def unrouted(self, limit: int) -> list[Instance]:
         """Answer what no route took, oldest first."""
-        return self._select(INSTANCE.c.state == InstanceState.UNROUTED.value, limit)
+        return self._select(INSTANCE.c.state == literal_column("'UNROUTED'"), limit)
 
     def of_study(self, study_instance_uid: str) -> list[Instance]:
         """Answer the instances of a study, oldest first."""

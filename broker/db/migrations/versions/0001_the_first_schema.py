@@ -1,7 +1,7 @@
 """The first schema.
 
 Revision ID: 0001
-Revises:
+Revises: nothing
 """
 
 from __future__ import annotations
@@ -304,19 +304,54 @@ def upgrade() -> None:
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.create_index("ix_delivery_created_at", ["created_at"], unique=False)
         batch_op.create_index(
+            "ix_delivery_dead",
+            ["destination", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'DEAD'"),
+            postgresql_where=sa.text("state = 'DEAD'"),
+        )
+        batch_op.create_index(
             "ix_delivery_delivered",
             ["updated_at", "destination"],
             unique=False,
             sqlite_where=sa.text("state = 'DELIVERED'"),
             postgresql_where=sa.text("state = 'DELIVERED'"),
         )
-        batch_op.create_index("ix_delivery_due", ["state", "due_at"], unique=False)
-        batch_op.create_index("ix_delivery_lease", ["state", "lease_until"], unique=False)
+        batch_op.create_index("ix_delivery_destination", ["destination", "id"], unique=False)
         batch_op.create_index(
-            "ix_delivery_next", ["state", "destination", "priority", "due_at"], unique=False
+            "ix_delivery_lease",
+            ["lease_until", "destination", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'IN_PROGRESS'"),
+            postgresql_where=sa.text("state = 'IN_PROGRESS'"),
+        )
+        batch_op.create_index(
+            "ix_delivery_next",
+            ["destination", "priority", "due_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'PENDING'"),
+            postgresql_where=sa.text("state = 'PENDING'"),
         )
         batch_op.create_index(batch_op.f("ix_delivery_order"), ["order"], unique=False)
-        batch_op.create_index("ix_delivery_ordering", ["ordering_key", "state", "id"], unique=False)
+        batch_op.create_index(
+            "ix_delivery_ordering",
+            ["ordering_key", "destination", "id"],
+            unique=False,
+            sqlite_where=sa.text(
+                "state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND ordering_key IS NOT NULL"
+            ),
+            postgresql_where=sa.text(
+                "state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND ordering_key IS NOT NULL"
+            ),
+        )
+        batch_op.create_index(
+            "ix_delivery_quiet",
+            ["due_at", "destination", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'COLLECTING'"),
+            postgresql_where=sa.text("state = 'COLLECTING'"),
+        )
+        batch_op.create_index("ix_delivery_state", ["state", "id"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_delivery_study_instance_uid"), ["study_instance_uid"], unique=False
         )
@@ -357,6 +392,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hl7_message")),
     )
     with op.batch_alter_table("hl7_message", schema=None) as batch_op:
+        batch_op.create_index("ix_hl7_message_control_id", ["message_control_id"], unique=False)
         batch_op.create_index(
             "ix_hl7_message_key",
             ["sending_application", "sending_facility", "message_control_id"],
@@ -405,9 +441,22 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_instance_order"), ["order"], unique=False)
         batch_op.create_index("ix_instance_received_at", ["received_at"], unique=False)
         batch_op.create_index("ix_instance_series", ["series_instance_uid"], unique=False)
-        batch_op.create_index("ix_instance_state", ["state", "id"], unique=False)
         batch_op.create_index(
             "ix_instance_study_received", ["study_instance_uid", "received_at"], unique=False
+        )
+        batch_op.create_index(
+            "ix_instance_undecided",
+            ["id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'RECEIVED'"),
+            postgresql_where=sa.text("state = 'RECEIVED'"),
+        )
+        batch_op.create_index(
+            "ix_instance_unrouted",
+            ["study_instance_uid", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'UNROUTED'"),
+            postgresql_where=sa.text("state = 'UNROUTED'"),
         )
 
     op.create_table(
@@ -592,6 +641,7 @@ def upgrade() -> None:
             unique=False,
             postgresql_ops={"patient_id": "text_pattern_ops"},
         )
+        batch_op.create_index("ix_step_start", ["start_date", "start_time"], unique=False)
         batch_op.create_index("ix_step_status_changed", ["status", "status_changed_at"], unique=False)
         batch_op.create_index("ix_step_study", ["study_instance_uid"], unique=False)
 
@@ -652,6 +702,7 @@ def downgrade() -> None:
     with op.batch_alter_table("scheduled_procedure_step", schema=None) as batch_op:
         batch_op.drop_index("ix_step_study")
         batch_op.drop_index("ix_step_status_changed")
+        batch_op.drop_index("ix_step_start")
         batch_op.drop_index("ix_step_patient_id", postgresql_ops={"patient_id": "text_pattern_ops"})
         batch_op.drop_index("ix_step_offered_start")
         batch_op.drop_index("ix_step_name_key", postgresql_ops={"name_key": "text_pattern_ops"})
@@ -683,8 +734,17 @@ def downgrade() -> None:
 
     op.drop_table("requested_procedure")
     with op.batch_alter_table("instance", schema=None) as batch_op:
+        batch_op.drop_index(
+            "ix_instance_unrouted",
+            sqlite_where=sa.text("state = 'UNROUTED'"),
+            postgresql_where=sa.text("state = 'UNROUTED'"),
+        )
+        batch_op.drop_index(
+            "ix_instance_undecided",
+            sqlite_where=sa.text("state = 'RECEIVED'"),
+            postgresql_where=sa.text("state = 'RECEIVED'"),
+        )
         batch_op.drop_index("ix_instance_study_received")
-        batch_op.drop_index("ix_instance_state")
         batch_op.drop_index("ix_instance_series")
         batch_op.drop_index("ix_instance_received_at")
         batch_op.drop_index(batch_op.f("ix_instance_order"))
@@ -695,6 +755,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_hl7_message_outcome_received")
         batch_op.drop_index(batch_op.f("ix_hl7_message_order"))
         batch_op.drop_index("ix_hl7_message_key")
+        batch_op.drop_index("ix_hl7_message_control_id")
 
     op.drop_table("hl7_message")
     with op.batch_alter_table("delivery", schema=None) as batch_op:
@@ -706,15 +767,42 @@ def downgrade() -> None:
             ),
         )
         batch_op.drop_index(batch_op.f("ix_delivery_study_instance_uid"))
-        batch_op.drop_index("ix_delivery_ordering")
+        batch_op.drop_index("ix_delivery_state")
+        batch_op.drop_index(
+            "ix_delivery_quiet",
+            sqlite_where=sa.text("state = 'COLLECTING'"),
+            postgresql_where=sa.text("state = 'COLLECTING'"),
+        )
+        batch_op.drop_index(
+            "ix_delivery_ordering",
+            sqlite_where=sa.text(
+                "state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND ordering_key IS NOT NULL"
+            ),
+            postgresql_where=sa.text(
+                "state IN ('COLLECTING', 'PENDING', 'IN_PROGRESS') AND ordering_key IS NOT NULL"
+            ),
+        )
         batch_op.drop_index(batch_op.f("ix_delivery_order"))
-        batch_op.drop_index("ix_delivery_next")
-        batch_op.drop_index("ix_delivery_lease")
-        batch_op.drop_index("ix_delivery_due")
+        batch_op.drop_index(
+            "ix_delivery_next",
+            sqlite_where=sa.text("state = 'PENDING'"),
+            postgresql_where=sa.text("state = 'PENDING'"),
+        )
+        batch_op.drop_index(
+            "ix_delivery_lease",
+            sqlite_where=sa.text("state = 'IN_PROGRESS'"),
+            postgresql_where=sa.text("state = 'IN_PROGRESS'"),
+        )
+        batch_op.drop_index("ix_delivery_destination")
         batch_op.drop_index(
             "ix_delivery_delivered",
             sqlite_where=sa.text("state = 'DELIVERED'"),
             postgresql_where=sa.text("state = 'DELIVERED'"),
+        )
+        batch_op.drop_index(
+            "ix_delivery_dead",
+            sqlite_where=sa.text("state = 'DEAD'"),
+            postgresql_where=sa.text("state = 'DEAD'"),
         )
         batch_op.drop_index("ix_delivery_created_at")
 

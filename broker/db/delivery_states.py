@@ -1,0 +1,16 @@
+"""States of deliveries in SQL, written out: a bound parameter would hide from the planner that a partial index fits."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, FromClause, literal_column
+
+from broker.db.schema import DELIVERY
+from broker.domain.delivery import DeliveryState
+
+OPEN_STATES = (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
+
+
+def in_state(*states: DeliveryState, of: FromClause = DELIVERY) -> ColumnElement[bool]:
+    """Tell in SQL whether a delivery is in one of these states."""
+    written: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]
+    return of.c.state == written[0] if len(written) == 1 else of.c.state.in_(written)

@@ -1,0 +1,26 @@
+"""The read side: what pages, the JSON API and the command line list."""
+
+from __future__ import annotations
+
+from broker.db.reports.deliveries import DeliveryReports
+from broker.db.reports.messages import MessageReports
+from broker.db.reports.orders import OrderReports
+from broker.db.reports.overview import OverviewReports
+from broker.db.reports.studies import StudyReports
+from broker.db.reports.timelines import TimelineReports
+from broker.db.reports.worklist import WorklistReports
+
+
+class SqlReports(
+    WorklistReports,
+    OrderReports,
+    MessageReports,
+    StudyReports,
+    DeliveryReports,
+    OverviewReports,
+    TimelineReports,
+):
+    """Implements the Reports port: every method reads in one read-only transaction."""
+
+
+__all__ = ["SqlReports"]

@@ -1,0 +1,151 @@
+"""Lists deliveries and their destinations for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
+from broker.db.schema import DELIVERY, DESTINATION
+from broker.domain.delivery import DeliveryState
+from broker.errors import NotFound
+from broker.workflow.ports import DestinationHealth
+from broker.workflow.reports_port import DeliveryLine, DestinationLine, Page
+
+_COLUMNS = select(
+    DELIVERY.c.id,
+    DELIVERY.c.destination,
+    DELIVERY.c.kind,
+    DELIVERY.c.route,
+    DELIVERY.c.unit,
+    DELIVERY.c.state,
+    DELIVERY.c.attempt,
+    DELIVERY.c.failures,
+    DELIVERY.c.due_at,
+    DELIVERY.c.reason,
+    DELIVERY.c.study_instance_uid,
+    DELIVERY.c["items"].label("item_count"),
+    DELIVERY.c.items_delivered,
+    DELIVERY.c.items_rejected,
+    DELIVERY.c.created_at,
+    DELIVERY.c.updated_at,
+)
+
+
+class DeliveryReports(Reader):
+    """Implements the deliveries part of the Reports port."""
+
+    def deliveries(
+        self,
+        *,
+        state: str | None = None,
+        destination: str | None = None,
+        study_instance_uid: str | None = None,
+        page: Page = FIRST_PAGE,
+    ) -> Sequence[DeliveryLine]:
+        """List deliveries, newest first."""
+        statement = _COLUMNS.order_by(DELIVERY.c.id.desc())
+        if state:
+            statement = statement.where(DELIVERY.c.state == state.strip().upper())
+        if destination:
+            statement = statement.where(DELIVERY.c.destination == destination)
+        if study_instance_uid:
+            statement = statement.where(DELIVERY.c.study_instance_uid == study_instance_uid)
+        with self._reading() as connection:
+            return [_line(row) for row in mappings(connection, paged(statement, page))]
+
+    def delivery(self, delivery_id: int) -> DeliveryLine:
+        """Answer one. Raises NotFound."""
+        with self._reading() as connection:
+            found = mappings(connection, _COLUMNS.where(DELIVERY.c.id == delivery_id))
+        if not found:
+            raise NotFound("There is no such delivery.")
+        return _line(found[0])
+
+    def destinations(self, *, now: datetime) -> Sequence[DestinationLine]:
+        """Answer every destination that has a state or a delivery, by name."""
+        with self._reading() as connection:
+            states = {row["name"]: row for row in mappings(connection, select(DESTINATION))}
+            names = sorted({*states, *_with_deliveries(connection)})
+            waiting: dict[str, int] = {}
+            oldest: dict[str, int] = {}
+            for state in OPEN_STATES:
+                for row in mappings(connection, _count(state)):
+                    name = row["destination"]
+                    waiting[name] = waiting.get(name, 0) + row["number"]
+                    oldest[name] = min(oldest.get(name, row["first"]), row["first"])
+            created = _created_at(connection, list(oldest.values()))
+            dead = _numbers(connection, _count(DeliveryState.DEAD))
+            lately = _count(DeliveryState.DELIVERED).where(DELIVERY.c.updated_at >= now - timedelta(hours=1))
+            delivered = _numbers(connection, lately)
+        lines = []
+        for name in names:
+            known = states.get(name)
+            lines.append(
+                DestinationLine(
+                    destination=name,
+                    state=known["state"] if known else DestinationHealth.UP.value,
+                    reason=known["reason"] if known else None,
+                    waiting=waiting.get(name, 0),
+                    oldest=created[oldest[name]] if name in oldest else None,
+                    dead=dead.get(name, 0),
+                    delivered_last_hour=delivered.get(name, 0),
+                    last_success_at=known["last_success_at"] if known else None,
+                )
+            )
+        return lines
+
+
+def _count(state: DeliveryState) -> Select[Any]:
+    return (
+        select(DELIVERY.c.destination, func.count().label("number"), func.min(DELIVERY.c.id).label("first"))
+        .where(in_state(state))
+        .group_by(DELIVERY.c.destination)
+    )
+
+
+def _numbers(connection: Connection, statement: Select[Any]) -> dict[str, int]:
+    return {row["destination"]: row["number"] for row in mappings(connection, statement)}
+
+
+def _created_at(connection: Connection, ids: list[int]) -> dict[int, datetime]:
+    statement = select(DELIVERY.c.id, DELIVERY.c.created_at).where(DELIVERY.c.id.in_(ids))
+    return {row["id"]: row["created_at"] for row in mappings(connection, statement)}
+
+
+def _with_deliveries(connection: Connection) -> list[str]:
+    """Hop from destination to destination in the index; their number counts, not that of deliveries."""
+    names: list[str] = []
+    while True:
+        after = names[-1] if names else ""
+        name = connection.execute(
+            select(func.min(DELIVERY.c.destination)).where(DELIVERY.c.destination > after)
+        ).scalar_one()
+        if name is None:
+            return names
+        names.append(str(name))
+
+
+def _line(row: Any) -> DeliveryLine:
+    return DeliveryLine(
+        id=row["id"],
+        destination=row["destination"],
+        kind=row["kind"],
+        route=row["route"],
+        unit=row["unit"],
+        state=row["state"],
+        attempt=row["attempt"],
+        failures=row["failures"],
+        due_at=row["due_at"],
+        reason=row["reason"],
+        study_instance_uid=row["study_instance_uid"],
+        items=row["item_count"],
+        delivered=row["items_delivered"],
+        rejected=row["items_rejected"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

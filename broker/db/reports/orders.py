@@ -1,0 +1,89 @@
+"""Lists imaging orders for people."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
+from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP
+from broker.domain.steps import OFFERED_BY_DEFAULT
+from broker.workflow.reports_port import OrderLine, Page
+
+_COLUMNS = select(
+    ORDER.c.id,
+    ORDER.c.accession_number,
+    ORDER.c.placer_order_number,
+    ORDER.c.filler_order_number,
+    ORDER.c.status,
+    ORDER.c.updated_at,
+    PATIENT.c.patient_id,
+    PATIENT.c.name,
+).join(PATIENT, PATIENT.c.id == ORDER.c.patient)
+
+# A step in a status C-FIND offers that is not offered lacks something.
+INCOMPLETE_ORDERS = select(STEP.c.order).where(
+    STEP.c.offered.is_(False), STEP.c.status.in_(sorted(status.value for status in OFFERED_BY_DEFAULT))
+)
+
+
+class OrderReports(Reader):
+    """Implements the orders part of the Reports port."""
+
+    def orders(
+        self,
+        *,
+        status: str | None = None,
+        incomplete: bool = False,
+        text: str | None = None,
+        page: Page = FIRST_PAGE,
+    ) -> Sequence[OrderLine]:
+        """List orders, newest change first."""
+        statement = _COLUMNS.order_by(ORDER.c.updated_at.desc(), ORDER.c.id.desc())
+        if status:
+            statement = statement.where(ORDER.c.status == status.strip().upper())
+        if incomplete:
+            statement = statement.where(ORDER.c.id.in_(INCOMPLETE_ORDERS))
+        if wanted := typed(text):
+            statement = statement.where(
+                or_(
+                    ORDER.c.patient.in_(patients_with(wanted)),
+                    ORDER.c.accession_number.startswith(wanted, autoescape=True),
+                    ORDER.c.placer_order_number == wanted,
+                    ORDER.c.filler_order_number == wanted,
+                )
+            )
+        with self._reading() as connection:
+            rows = mappings(connection, paged(statement, page))
+            ids = [row["id"] for row in rows]
+            procedures: dict[int, list[Any]] = defaultdict(list)
+            for row in mappings(
+                connection, select(PROCEDURE).where(PROCEDURE.c.order.in_(ids)).order_by(PROCEDURE.c.id)
+            ):
+                procedures[row["order"]].append(row)
+            missing: dict[int, set[str]] = defaultdict(set)
+            for row in mappings(
+                connection, select(STEP.c.order, STEP.c.missing).where(STEP.c.order.in_(ids))
+            ):
+                missing[row["order"]].update(row["missing"])
+        return [_line(row, procedures[row["id"]], missing[row["id"]]) for row in rows]
+
+
+def _line(row: Any, procedures: Sequence[Any], missing: set[str]) -> OrderLine:
+    descriptions = [text_of(p["attributes"], "RequestedProcedureDescription") for p in procedures]
+    return OrderLine(
+        order_id=row["id"],
+        accession_number=row["accession_number"],
+        placer_order_number=row["placer_order_number"],
+        filler_order_number=row["filler_order_number"],
+        patient_id=row["patient_id"],
+        patient_name=row["name"],
+        status=row["status"],
+        procedure="; ".join(dict.fromkeys(filter(None, descriptions))),
+        missing=tuple(sorted(missing)),
+        updated_at=row["updated_at"],
+        study_instance_uids=tuple(dict.fromkeys(p["study_instance_uid"] for p in procedures)),
+    )

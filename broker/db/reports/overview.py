@@ -1,0 +1,66 @@
+"""Counts and heartbeats for the overview."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, distinct, func, literal_column, select
+
+from broker.db.delivery_states import in_state
+from broker.db.reports.orders import INCOMPLETE_ORDERS
+from broker.db.reports.reading import Reader, mappings
+from broker.db.schema import DELIVERY, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP
+from broker.domain.delivery import DeliveryState
+from broker.domain.steps import StepStatus
+from broker.workflow.ports import MessageOutcome
+from broker.workflow.reports_port import DayCounts, RoleLine
+
+
+class OverviewReports(Reader):
+    """Implements the overview part of the Reports port."""
+
+    def roles(self) -> Sequence[RoleLine]:
+        """Answer the heartbeats, by role."""
+        with self._reading() as connection:
+            rows = mappings(
+                connection,
+                select(HEARTBEAT).order_by(HEARTBEAT.c.role, HEARTBEAT.c.host, HEARTBEAT.c.pid).limit(1000),
+            )
+        names = ("role", "host", "pid", "started_at", "beat_at", "details")
+        return [RoleLine(**{name: row[name] for name in names}) for row in rows]
+
+    def day(self, *, since: datetime) -> DayCounts:
+        """Count what happened since `since`, a midnight in the site's zone; what waits for a person, of any day."""
+        refused = MESSAGE.c.outcome.in_([MessageOutcome.REFUSED.value, MessageOutcome.FAILED.value])
+        counts: dict[str, Any] = {
+            "messages": _count(MESSAGE, MESSAGE.c.received_at >= since),
+            "orders": _count(ORDER, ORDER.c.created_at >= since),
+            "scheduled": _count(
+                STEP, STEP.c.offered.is_(True), STEP.c.start_date == since.strftime("%Y%m%d")
+            ),
+            "in_progress": _count(STEP, STEP.c.status == StepStatus.STARTED.value),
+            "completed": _count(
+                STEP, STEP.c.status == StepStatus.COMPLETED.value, STEP.c.status_changed_at >= since
+            ),
+            "instances": _count(INSTANCE, INSTANCE.c.received_at >= since),
+            "deliveries": _count(DELIVERY, DELIVERY.c.created_at >= since),
+            "delivered": _count(DELIVERY, in_state(DeliveryState.DELIVERED), DELIVERY.c.updated_at >= since),
+            "refused_messages": _count(MESSAGE, refused, MESSAGE.c.received_at >= since),
+            "parked_messages": _count(MESSAGE, MESSAGE.c.outcome == MessageOutcome.PARKED.value),
+            "incomplete_orders": select(func.count(distinct(INCOMPLETE_ORDERS.subquery().c.order))),
+            "dead_deliveries": _count(DELIVERY, in_state(DeliveryState.DEAD)),
+            "unrouted_studies": select(func.count(distinct(INSTANCE.c.study_instance_uid))).where(
+                INSTANCE.c.state == literal_column("'UNROUTED'")
+            ),
+        }
+        with self._reading() as connection:
+            row = mappings(
+                connection, select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
+            )[0]
+        return DayCounts(**row)
+
+
+def _count(table: Table, *conditions: ColumnElement[bool]) -> Any:
+    return select(func.count()).select_from(table).where(*conditions)

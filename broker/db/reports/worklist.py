@@ -1,0 +1,111 @@
+"""Lists scheduled procedure steps for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import or_, select
+
+from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
+from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
+from broker.workflow.reports_port import Page, WorklistLine
+
+_COLUMNS = (
+    select(
+        STEP.c.id,
+        STEP.c.scheduled_procedure_step_id,
+        STEP.c.accession_number,
+        STEP.c.patient_id,
+        STEP.c.modality,
+        STEP.c.station_ae_titles,
+        STEP.c.start_date,
+        STEP.c.start_time,
+        STEP.c.time_unspecified,
+        STEP.c.status,
+        STEP.c.study_instance_uid,
+        STEP.c.order,
+        STEP.c.missing,
+        STEP.c.attributes,
+        PATIENT.c.name,
+        PATIENT.c.birth_date,
+        PROCEDURE.c.attributes.label("procedure_attributes"),
+    )
+    .join(PATIENT, PATIENT.c.id == STEP.c.patient)
+    .join(PROCEDURE, PROCEDURE.c.id == STEP.c.procedure)
+)
+
+
+class WorklistReports(Reader):
+    """Implements the worklist part of the Reports port."""
+
+    def worklist(
+        self,
+        *,
+        date: str | None = None,
+        modality: str | None = None,
+        station: str | None = None,
+        status: str | None = None,
+        text: str | None = None,
+        page: Page = FIRST_PAGE,
+    ) -> Sequence[WorklistLine]:
+        """List steps by their start; without a date the latest come first, else history would hide them."""
+        statement = _COLUMNS
+        if date:
+            statement = statement.where(STEP.c.start_date == date).order_by(
+                STEP.c.start_date, STEP.c.start_time, STEP.c.priority_rank, STEP.c.name_key, STEP.c.id
+            )
+        else:
+            statement = statement.order_by(
+                STEP.c.start_date.desc().nulls_last(), STEP.c.start_time.desc().nulls_last(), STEP.c.id.desc()
+            )
+        if modality:
+            statement = statement.where(STEP.c.modality == modality.strip().upper())
+        if station:
+            statement = statement.where(
+                STEP.c.id.in_(
+                    select(STEP_STATION.c.step).where(STEP_STATION.c.ae_title == station.strip().upper())
+                )
+            )
+        if status:
+            statement = statement.where(STEP.c.status == status.strip().upper())
+        if wanted := typed(text):
+            statement = statement.where(
+                or_(
+                    STEP.c.patient.in_(patients_with(wanted)),
+                    STEP.c.accession_number.startswith(wanted, autoescape=True),
+                    STEP.c.study_instance_uid == wanted,
+                )
+            )
+        with self._reading() as connection:
+            return [_line(row) for row in mappings(connection, paged(statement, page))]
+
+
+def _line(row: Any) -> WorklistLine:
+    procedure = row["procedure_attributes"]
+    return WorklistLine(
+        step=row["id"],
+        sps_id=row["scheduled_procedure_step_id"],
+        accession_number=row["accession_number"],
+        patient_id=row["patient_id"],
+        patient_name=row["name"],
+        modality=row["modality"],
+        station_ae_titles=tuple(row["station_ae_titles"]),
+        start=_start(row["start_date"], row["start_time"], unspecified=row["time_unspecified"]),
+        status=row["status"],
+        description=text_of(row["attributes"], "ScheduledProcedureStepDescription")
+        or text_of(procedure, "RequestedProcedureDescription"),
+        study_instance_uid=row["study_instance_uid"],
+        order_id=row["order"],
+        missing=tuple(row["missing"]),
+        birth_date=row["birth_date"],
+        priority=text_of(procedure, "RequestedProcedurePriority"),
+    )
+
+
+def _start(date: str | None, time: str | None, *, unspecified: bool) -> str | None:
+    """Write a start as `YYYY-MM-DD HH:MM`, without the time where none was given."""
+    if not date:
+        return None
+    day = f"{date[:4]}-{date[4:6]}-{date[6:8]}"
+    return day if unspecified or not time else f"{day} {time[:2]}:{time[2:4] or '00'}"
