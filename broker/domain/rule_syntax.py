@@ -151,17 +151,17 @@ class ConditionReader:
 
     def _keyword(self, keyword: str, path: str) -> str | None:
         vr = self._known_keyword(keyword)
-        if vr is None:
-            capitalised = keyword[:1].upper() + keyword[1:]
-            hint = ""
-            if capitalised != keyword and self._known_keyword(capitalised):
-                hint = f"; did you mean {capitalised!r}?"
-            elif keyword in ORDER_FIELDS:
-                hint = f"; did you mean '{ORDER_PREFIX}{keyword}'?"
-            else:
-                hint = suggestion(keyword, ("any", "all", "not", CALLING_AE_TITLE))
-            self.problem(path, f"{keyword!r} is not a DICOM keyword{hint}")
-        return vr
+        if vr is not None:
+            return vr.partition(" or ")[0]  # PS3.6 leaves a few to the pixel representation: US or SS
+        capitalised = keyword[:1].upper() + keyword[1:]
+        if capitalised != keyword and self._known_keyword(capitalised):
+            hint = f"; did you mean {capitalised!r}?"
+        elif keyword in ORDER_FIELDS:
+            hint = f"; did you mean '{ORDER_PREFIX}{keyword}'?"
+        else:
+            hint = suggestion(keyword, ("any", "all", "not", CALLING_AE_TITLE))
+        self.problem(path, f"{keyword!r} is not a DICOM keyword{hint}")
+        return None
 
     def _operations(self, key: str, raw: Mapping[object, object], path: str, *, vr: str) -> Condition | None:
         parts: list[Condition] = []
