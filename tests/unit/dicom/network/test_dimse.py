@@ -157,9 +157,10 @@ def test_a_command_in_many_fragments_is_put_together():
 def test_a_command_that_never_ends_is_refused_at_its_limit():
     # W8
     collector = CommandCollector()
+    for _ in range(64):
+        collector.feed(piece(bytes(1024)))
     with pytest.raises(MalformedCommand, match="longer than the limit"):
-        for _ in range(65):
-            collector.feed(piece(bytes(1024)))
+        collector.feed(piece(b"x"))
 
 
 def test_a_data_set_before_its_command_is_refused():
