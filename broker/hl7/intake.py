@@ -114,13 +114,13 @@ class Intake:
             return answers
         except OutOfResources as error:
             # Not the fault of any message: say nothing, hang up, and every sender sends again.
-            log.error("messages not kept", count=len(messages), error=type(error).__name__)  # noqa: TRY400
+            log.error("messages not kept", count=len(messages), error=type(error).__name__)
             return [HANG_UP] * len(messages)
         except Exception as error:
             if len(messages) > 1:
                 # One of them broke the transaction of all: each gets its own, so that it harms only itself.
                 return [self.handle_batch([message])[0] for message in messages]
-            log.error("message failed", error=type(error).__name__)  # noqa: TRY400 - a traceback may hold patient data
+            log.error("message failed", error=type(error).__name__)
             return [self._count_failure(messages[0])]
 
     def refuse(self, head: bytes, reason: str) -> bytes | None:
@@ -302,7 +302,7 @@ class Intake:
                     )
                 uow.commit()
         except Exception as error:
-            log.error("message not kept", error=type(error).__name__)  # noqa: TRY400
+            log.error("message not kept", error=type(error).__name__)
             return HANG_UP
         return answer
 

@@ -172,7 +172,7 @@ class MllpListener:
             try:
                 answers = await loop.run_in_executor(self._executor, self._handler.handle_batch, messages)
             except Exception as error:
-                log.error("batch failed", count=count, error=type(error).__name__)  # noqa: TRY400
+                log.error("batch failed", count=count, error=type(error).__name__)
                 answers = [HANG_UP] * count
             self.counters["messages"] += count
             self.counters["batches"] += 1

@@ -148,8 +148,9 @@ class OrderStatusMessages:
     def _segment(self, name: str, fields: Mapping[int, str]) -> str:
         segment = Segment(name, version=self._version, validation_level=VALIDATION_LEVEL.TOLERANT)
         for number, value in fields.items():
-            if value:
-                setattr(segment, f"{name.lower()}_{number}", value)
+            # One by one: given in one piece, hl7apy takes repetitions for one field and loses components.
+            for repetition in value.split("~") if value else ():
+                segment.add_field(f"{name}_{number}").value = repetition
         return str(segment.to_er7())
 
     def _text(self, text: str) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.errors import BrokerError, InvalidValue
-from broker.hl7.mllp import Frame, Framer, frame
+from broker.hl7.mllp import START, Frame, Framer, frame
 from broker.hl7.tokenizer import tokenize
 from broker.workflow.ports import CheckResult, DestinationContext, Parcel, Settled
 
@@ -31,15 +31,15 @@ class MllpError(BrokerError):
     """The peer gave no usable acknowledgement."""
 
 
-class MllpUnreachable(MllpError):  # noqa: N818 - reads as a sentence, as in broker.errors
+class MllpUnreachable(MllpError):
     """The peer cannot be reached."""
 
 
-class MllpUntrusted(MllpError):  # noqa: N818
+class MllpUntrusted(MllpError):
     """The peer's certificate, or ours, is not accepted."""
 
 
-class MllpSilent(MllpError):  # noqa: N818
+class MllpSilent(MllpError):
     """The peer did not acknowledge in time."""
 
 
@@ -207,7 +207,7 @@ def send_message(message: bytes, options: MllpOptions) -> Acknowledgement:
 
 def read_messages(content: bytes) -> list[bytes]:
     """Split a file into its messages: MLLP blocks, or text with a message at every line that begins with MSH."""
-    if content.lstrip().startswith(b"\x0b"):
+    if content.lstrip(b"\r\n ").startswith(START):  # not lstrip(): to Python <0B> is a blank
         framer = Framer(max_message_bytes=max(len(content), 1))
         return [event.payload for event in framer.feed(content) if isinstance(event, Frame)]
     lines = [
