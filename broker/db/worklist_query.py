@@ -111,7 +111,7 @@ class SqlWorklistReader:
                 more = [step for step in ids.scalars() if step not in seen]
         view = _view_maker(plan.shape.keys)
         for row in rows:
-            yield Candidate(row[0], row[1], view(row))
+            yield Candidate(row[0], row[1], row[2], view(row))
         for start in range(0, len(more), _CHUNK):
             yield from self._chunk(plan, more[start : start + _CHUNK], view)
 
@@ -124,7 +124,7 @@ class SqlWorklistReader:
         for step in ids:
             row = rows.get(step)
             if row is not None:
-                yield Candidate(step, row[1], view(row))
+                yield Candidate(step, row[1], row[2], view(row))
 
     def near(self, query: WorklistQuery, *, limit: int) -> list[tuple[WorklistEntry, datetime]]:
         """Answer entries in any status that agree with one key that identifies, newest first."""
@@ -345,8 +345,8 @@ def _tables(keys: frozenset[Key]) -> FromClause:
 
 
 def _columns(keys: frozenset[Key]) -> list[ColumnElement[Any]]:
-    """List the columns of an answer: id, elements, then what the criteria look at."""
-    columns: list[ColumnElement[Any]] = [STEP.c.id, STEP.c.elements]
+    """List the columns of an answer: id, revision, elements, then what the criteria look at."""
+    columns: list[ColumnElement[Any]] = [STEP.c.id, STEP.c.revision, STEP.c.elements]
     if keys & {Key.START_DATE, Key.START_TIME}:
         columns.append(STEP.c.time_unspecified)
     if Key.STATION_AE_TITLE in keys:

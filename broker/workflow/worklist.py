@@ -46,6 +46,7 @@ class Candidate:
     """A step the database thinks may match."""
 
     step: int
+    revision: int
     elements: bytes
     view: StepView
 
@@ -64,9 +65,10 @@ class WorklistReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One step that matches."""
+    """One step that matches. What is encoded for a revision never changes."""
 
     step: int
+    revision: int
     elements: bytes
 
 
@@ -106,7 +108,7 @@ class Worklist:
         """
         query = self.effective(query, device)
         found = (
-            Answer(candidate.step, candidate.elements)
+            Answer(candidate.step, candidate.revision, candidate.elements)
             for candidate in self._reader.candidates(query, self.visibility(query, device))
             if matches(query, candidate.view)
         )

@@ -8,6 +8,7 @@ pack from the old one first, and that is remembered.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -143,11 +144,13 @@ class AnswerStyle:
 class AnswerWriter:
     """Writes the answers of one query."""
 
-    __slots__ = ("_keys", "_plain", "_quirks", "_style")
+    __slots__ = ("_keys", "_plain", "_programs", "_quirks", "_style", "number")
 
     def __init__(self, keys: ReturnKeys, style: AnswerStyle) -> None:
+        self.number = next(_numbers)
         self._keys = keys
         self._style = style
+        self._programs: dict[bytes, _Program] = {}
         first = style.character_sets[0] if style.character_sets else UNICODE
         self._plain = _encoded_terms(first, style.syntax) if style.always_character_set else b""
         self._quirks = bool(keys.items or style.single_code or style.alphabetic_only)
@@ -164,7 +167,14 @@ class AnswerWriter:
         if style.syntax is Syntax.EXPLICIT_BIG:
             return _big_endian(packed, self._keys, head, omit_empty_sequences=style.omit_empty_sequences)
         roots, _, tags, starts, base = _layout(packed)
-        program = _program(tags, roots, self._keys, style.syntax, style.omit_empty_sequences)
+        # The place of the step's own elements is part of what the tags look like to a program.
+        shape = packed[6:8] + tags
+        program = self._programs.get(shape)
+        if program is None:
+            if len(self._programs) >= _MAX_PROGRAMS:
+                self._programs.clear()
+            program = _program(tags, roots, self._keys, style.syntax, style.omit_empty_sequences)
+            self._programs[shape] = program
         parts = [head]
         for constant, first, last in program.before:
             parts.append(constant if first < 0 else packed[base + starts[first] : base + starts[last]])
@@ -182,6 +192,40 @@ class AnswerWriter:
         return b"".join(parts)
 
 
+@lru_cache(maxsize=1024)
+def answer_writer(keys: ReturnKeys, style: AnswerStyle) -> AnswerWriter:
+    """Give the writer for a kind of query; devices poll with the same keys all day."""
+    return AnswerWriter(keys, style)
+
+
+class AnswerCache:
+    """Remembers written answers by writer, step and revision: pure results, never stale.
+
+    When it is full it starts afresh; the next poll of each device fills it again.
+    """
+
+    def __init__(self, max_bytes: int = 32 * 1024 * 1024) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._answers: dict[tuple[int, int, int], bytes] = {}
+
+    def write(self, writer: AnswerWriter, step: int, revision: int, packed: bytes) -> bytes:
+        """Give the answer for one packed entry, written now or before."""
+        key = (writer.number, step, revision)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = writer.write(packed)
+            if self._bytes >= self._max_bytes:
+                self._answers = {}
+                self._bytes = 0
+            self._answers[key] = answer
+            self._bytes += len(answer) + _ENTRY_BYTES
+        return answer
+
+
+_numbers = itertools.count()
+_MAX_PROGRAMS = 256
+_ENTRY_BYTES = 250
 _EXPLICIT_SEQUENCE = struct.Struct("<HH2s2xIHHI")
 _IMPLICIT_SEQUENCE = struct.Struct("<HHIHHI")
 

@@ -10,7 +10,7 @@ import structlog
 
 from broker.dicom.network.dimse import CommandField
 from broker.dicom.network.service import BufferedReceiver, Receiver, Request, Response, ServiceOffer
-from broker.dicom.objects.answers import UNICODE, AnswerStyle, AnswerWriter
+from broker.dicom.objects.answers import UNICODE, AnswerCache, AnswerStyle, AnswerWriter
 from broker.dicom.objects.elements import DEFAULT_LIMITS, Limits, MalformedDataSet, Syntax
 from broker.dicom.objects.identifier import Identifier, IdentifierRefused, read_identifier
 from broker.dicom.services.query_log import QueryLog, QueryRecord
@@ -48,6 +48,7 @@ class WorklistService:
         self._query_log = query_log
         self._character_set = character_set
         self._limits = limits
+        self._answers = AnswerCache()
 
     def begin(self, request: Request) -> Receiver:
         """Start answering one query."""
@@ -68,7 +69,7 @@ class WorklistService:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), error.elements)
         except MalformedDataSet as error:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), ())
-        writer = AnswerWriter(
+        writer = answer_writer(
             identifier.keys, _style(device, identifier.character_set, syntax, self._character_set)
         )
         return self._stream(request, identifier, device, writer, cancelled)
@@ -87,12 +88,13 @@ class WorklistService:
             pending = _PENDING_WARNING
         status, count = _SUCCESS, 0
         steps: list[int] = []
+        write = self._answers.write
         try:
             for answer in self._worklist.find(identifier.query, device):
                 count += 1
                 if count <= _STEPS_RECORDED:
                     steps.append(answer.step)
-                yield Response(pending, writer.write(answer.elements))
+                yield Response(pending, write(writer, answer.step, answer.revision, answer.elements))
         except OutOfResources as error:
             status = _OUT_OF_RESOURCES
             log.warning("query not answered", association=request.peer.association_id, error=str(error))
