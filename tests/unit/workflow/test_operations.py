@@ -1,0 +1,217 @@
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from broker.domain.delivery import DeliveryState, Rejected, RetryLater
+from broker.errors import Conflict, IllegalTransition, NotFound
+from broker.workflow.deliveries import deliver
+from broker.workflow.operations import Filter, cancel, for_all, pause, release, resume, retry
+from broker.workflow.ports import DestinationHealth, Task
+from broker.workflow.sending import SendingLimits, Worker
+from tests.builders import a_delivery, an_instance
+from tests.fakes.destination import FakeBroker
+
+S = DeliveryState
+WORKER = Worker("w1", SendingLimits(drain_s=-1))
+
+
+class Desk:
+    """Deliveries to one archive, and an operator called anna."""
+
+    def __init__(self, units_of_work, clock, queue, engine):
+        self.broker = FakeBroker(units_of_work, clock)
+        self.archive = self.broker.add("archive")
+        self.clock, self.queue, self.engine = clock, queue, engine
+        self.numbers = iter(range(1, 10_000))
+
+    def owe(self, state=S.PENDING, images=2, **changes):
+        number = next(self.numbers)
+        with self.broker.units_of_work() as uow:
+            delivery = a_delivery(number, state=state, due_at=self.clock.now(), created_at=self.clock.now())
+            key = uow.deliveries.add(replace(delivery, **changes), now=self.clock.now())
+            new = [an_instance(next(self.numbers)) for _ in range(images)]
+            uow.deliveries.add_items(key, uow.instances.add_many(new))
+            uow.commit()
+        return key
+
+    def row(self, key):
+        with self.broker.units_of_work() as uow:
+            return uow.deliveries.get(key)
+
+    def send(self, key):
+        return deliver(key, self.broker, worker=WORKER)
+
+    def health(self):
+        with self.broker.units_of_work() as uow:
+            return uow.destinations.get("archive")
+
+    def events(self):
+        with self.engine.connect() as connection:
+            return [
+                tuple(row) for row in connection.exec_driver_sql("SELECT name, actor FROM event ORDER BY id")
+            ]
+
+    def do(self, operation, key, **more):
+        return operation(key, self.broker.units_of_work, self.clock, actor="anna", **more)
+
+
+@pytest.fixture
+def desk(sqlite_uow_factory, clock, queue, sqlite_engine):
+    return Desk(sqlite_uow_factory, clock, queue, sqlite_engine)
+
+
+def test_a_dead_delivery_is_sent_again_but_not_what_was_delivered(desk):
+    key = desk.owe(images=3)
+    desk.archive.script = [desk.archive.take_then(1, Rejected("A900"))]
+    desk.send(key)
+    assert desk.row(key).state is S.DEAD
+    assert desk.do(retry, key)
+    row = desk.row(key)
+    assert (row.state, row.failures, row.due_at) == (S.PENDING, 0, desk.clock.now())
+    assert key in desk.queue.ids(Task.DELIVER)
+    assert desk.events()[-1] == ("delivery retried by a person", "anna")
+    desk.send(key)
+    assert desk.row(key).state is S.DELIVERED
+    assert len(desk.archive.received) == len(set(desk.archive.received)) == 3
+
+
+def test_refused_items_get_another_chance(desk):
+    key = desk.owe(images=2)
+    with desk.broker.units_of_work() as uow:
+        desk.archive.refuses = {uow.deliveries.waiting_items(key, after=0, limit=1)[0].sop_instance_uid}
+    desk.send(key)
+    assert (desk.row(key).state, desk.row(key).items_rejected) == (S.DEAD, 1)
+    desk.archive.refuses = set()
+    desk.do(retry, key)
+    desk.send(key)
+    row = desk.row(key)
+    assert (row.state, row.items_delivered, row.items_rejected) == (S.DELIVERED, 2, 0)
+
+
+def test_what_waits_for_its_next_try_is_sent_now(desk):
+    key = desk.owe()
+    desk.archive.script = [RetryLater("refused")]
+    desk.send(key)
+    assert desk.row(key).due_at > desk.clock.now()
+    assert desk.do(retry, key)
+    assert desk.row(key).due_at == desk.clock.now()
+    assert not desk.do(retry, key)  # the second click changes nothing
+    assert [name for name, _ in desk.events()].count("delivery retried by a person") == 1
+
+
+@pytest.mark.parametrize("state", [S.COLLECTING, S.DELIVERED, S.CANCELLED, S.IN_PROGRESS])
+def test_retrying_what_is_not_dead_or_pending_is_refused_and_changes_nothing(desk, state):
+    key = desk.owe(state)
+    before, events = desk.row(key), desk.events()
+    with pytest.raises(IllegalTransition):
+        desk.do(retry, key)
+    assert (desk.row(key), desk.events()) == (before, events)
+    assert desk.queue.wake_ups == []
+
+
+def test_a_unit_is_not_opened_twice(desk):
+    dead = desk.owe(S.DEAD, unit_uid="1.2.3")
+    desk.owe(unit_uid="1.2.3")
+    before = desk.row(dead)
+    with pytest.raises(Conflict, match="still open"):
+        desk.do(retry, dead)
+    assert desk.row(dead) == before
+
+
+@pytest.mark.parametrize("state", [S.COLLECTING, S.PENDING, S.DEAD])
+def test_what_is_not_sent_yet_can_be_cancelled_once(desk, state):
+    key = desk.owe(state)
+    assert desk.do(cancel, key)
+    assert desk.row(key).state is S.CANCELLED
+    assert not desk.do(cancel, key)
+    assert desk.events() == [("delivery cancelled by a person", "anna")]
+    assert desk.send(key) == []
+
+
+@pytest.mark.parametrize("state", [S.DELIVERED, S.IN_PROGRESS])
+def test_what_is_sent_or_being_sent_cannot_be_cancelled(desk, state):
+    key = desk.owe(state)
+    before = desk.row(key)
+    with pytest.raises(IllegalTransition):
+        desk.do(cancel, key)
+    assert (desk.row(key), desk.events()) == (before, [])
+
+
+def test_a_collecting_delivery_is_sent_now_when_released(desk):
+    key = desk.owe(S.COLLECTING, due_at=desk.clock.now() + timedelta(minutes=5))
+    assert desk.do(release, key)
+    assert (desk.row(key).state, desk.row(key).due_at) == (S.PENDING, desk.clock.now())
+    assert not desk.do(release, key)
+    assert desk.events() == [("delivery released by a person", "anna")]
+    desk.send(key)
+    assert desk.row(key).state is S.DELIVERED
+
+
+def test_releasing_what_is_dead_is_refused(desk):
+    key = desk.owe(S.DEAD)
+    with pytest.raises(IllegalTransition):
+        desk.do(release, key)
+    assert desk.row(key).state is S.DEAD
+
+
+def test_an_unknown_delivery_is_not_found(desk):
+    for operation in (retry, cancel, release):
+        with pytest.raises(NotFound):
+            desk.do(operation, 4711)
+
+
+def test_a_paused_destination_is_sent_nothing_until_resumed(desk):
+    key = desk.owe()
+    assert pause("archive", desk.broker.units_of_work, desk.clock, actor="anna", reason="upgrade")
+    assert not pause("archive", desk.broker.units_of_work, desk.clock, actor="anna")
+    assert (desk.health().state, desk.health().reason) == (DestinationHealth.PAUSED, "upgrade")
+    assert desk.send(key) == []
+    desk.clock.advance(timedelta(days=3))
+    assert desk.send(key) == []
+    assert resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
+    assert not resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
+    assert desk.queue.ids(Task.DELIVER) == [key]
+    desk.send(key)
+    assert desk.row(key).state is S.DELIVERED
+    assert [event for event in desk.events() if event[0].startswith("destination")] == [
+        ("destination paused", "anna"),
+        ("destination resumed", "anna"),
+    ]
+
+
+def test_resuming_closes_the_breaker(desk):
+    for _ in range(5):
+        desk.archive.script = [RetryLater("refused")]
+        desk.send(desk.owe())
+    assert desk.health().open_until is not None
+    assert resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
+    assert (desk.health().state, desk.health().failures) == (DestinationHealth.UP, 0)
+
+
+def test_many_are_retried_by_filter_and_the_odd_one_does_not_stop_them(desk):
+    mine = [desk.owe(S.DEAD) for _ in range(5)]
+    blocked = desk.owe(S.DEAD, unit_uid="1.2.3")
+    desk.owe(unit_uid="1.2.3")
+    other = desk.owe(S.DEAD, destination="film")
+    result = for_all(
+        retry,
+        Filter(S.DEAD, destination="archive"),
+        desk.broker.units_of_work,
+        desk.clock,
+        actor="anna",
+        page=2,
+    )
+    assert result.changed == tuple(mine)
+    assert result.skipped == (blocked,)
+    assert desk.row(other).state is S.DEAD
+    assert all(desk.row(key).state is S.PENDING for key in mine)
+
+
+def test_an_act_on_many_is_bounded(desk):
+    keys = [desk.owe(S.DEAD) for _ in range(4)]
+    result = for_all(
+        cancel, Filter(S.DEAD), desk.broker.units_of_work, desk.clock, actor="anna", limit=3, page=2
+    )
+    assert result.changed == tuple(keys[:3])
+    assert desk.row(keys[3]).state is S.DEAD
