@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 
 def pg_bin() -> Path | None:
@@ -73,6 +74,16 @@ def postgres_server(*settings: str) -> Iterator[str]:
             run(pg_ctl, "-s", "-D", str(data), "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def restart(url: str) -> None:
+    """Restart a server of ours, cutting every connection."""
+    folder = Path(str(make_url(url).query["host"]))
+    binaries = pg_bin()
+    assert binaries is not None
+    command = [str(binaries / "pg_ctl"), "-s", "-w", "-D", str(folder / "data"), "-l", str(folder / "log")]
+    as_user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
+    subprocess.run([*command, "-m", "fast", "restart"], cwd=folder, check=True, **as_user)
 
 
 def as_libpq(url: str) -> str:

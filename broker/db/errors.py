@@ -35,6 +35,8 @@ def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
 
 
 def _translate(context: ExceptionContext) -> BrokerError | None:
+    if context.is_pre_ping:
+        return None  # the pool throws the dead connection away and opens another
     original = context.original_exception
     translated = _of(original)
     if isinstance(original, psycopg.Error):

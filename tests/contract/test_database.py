@@ -1,0 +1,290 @@
+"""Opening a database: durable, private, of one schema, and for one process at a time."""
+
+import os
+import subprocess
+import sys
+import threading
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from broker.db.engine import DataDirectoryLock, assert_durable, database_url, open_engine, parse_url, reading
+from broker.db.installation import uid_namespace
+from broker.db.migrate import differences, is_current, migrate
+from broker.db.transaction import Transaction
+from broker.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
+from tests.builders import NOW
+from tests.postgres import postgres_server, restart
+
+
+def test_without_an_address_the_database_is_a_file_in_the_data_directory(tmp_path):
+    assert database_url(tmp_path) == f"sqlite:///{tmp_path}/broker.sqlite3"
+    assert database_url(tmp_path, "postgresql://db/broker") == "postgresql://db/broker"
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:p@h/d", "postgres://u:p@h/d", "postgresql+psycopg2://u:p@h/d"]
+)
+def test_postgresql_is_spoken_by_psycopg_3(url):
+    assert parse_url(url).drivername == "postgresql+psycopg"
+
+
+@pytest.mark.parametrize("url", ["", "secret", "mysql://u:secret@h/d", "sqlite://", "sqlite:///:memory:"])
+def test_other_addresses_are_refused_without_being_repeated(url):
+    with pytest.raises(ConfigurationError) as refused:
+        open_engine(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_both_databases_are_durable_as_opened(engine):
+    assert assert_durable(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("pragma", "named"),
+    [
+        ("synchronous=NORMAL", "synchronous"),
+        ("synchronous=OFF", "synchronous"),
+        ("foreign_keys=OFF", "foreign"),
+    ],
+)
+def test_a_sqlite_that_would_lose_data_is_refused_by_name(sqlite_engine, pragma, named):
+    connection = sqlite_engine.raw_connection()
+    connection.driver_connection.execute(f"PRAGMA {pragma}")
+    connection.close()
+    with pytest.raises(ConfigurationError, match=named):
+        assert_durable(sqlite_engine)
+    assert len(assert_durable(sqlite_engine, accept_data_loss=True)) == 1
+
+
+def test_a_sqlite_without_wal_is_refused(sqlite_engine):
+    connection = sqlite_engine.raw_connection()
+    connection.driver_connection.execute("PRAGMA journal_mode=MEMORY")
+    connection.close()
+    with pytest.raises(ConfigurationError, match="journal_mode is memory"):
+        assert_durable(sqlite_engine)
+
+
+@pytest.mark.postgres
+def test_a_postgresql_that_would_lose_data_is_refused_by_name():
+    with postgres_server("fsync=off", "full_page_writes=off", "synchronous_commit=off") as url:
+        engine = open_engine(url)
+        with pytest.raises(ConfigurationError) as refused:
+            assert_durable(engine)
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            assert f"{setting} is off" in str(refused.value)
+        assert len(assert_durable(engine, accept_data_loss=True)) == 3
+        engine.dispose()
+
+
+def test_the_sqlite_file_is_for_us_alone(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'new' / 'b.sqlite3'}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE t (x)"))
+        modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "new").iterdir()}
+    engine.dispose()
+    assert modes == {"b.sqlite3": 0o600, "b.sqlite3-wal": 0o600, "b.sqlite3-shm": 0o600}
+
+
+# ---- transactions --------------------------------------------------------------------------------------
+
+
+def test_a_reader_sees_one_state_and_cannot_write_on_postgresql(engine):
+    with reading(engine) as connection:
+        before = connection.execute(text("SELECT count(*) FROM patient")).scalar_one()
+        with engine.begin() as writer:
+            writer.execute(text("INSERT INTO seal_head VALUES (1, 0, :seal)"), {"seal": b""})
+        assert connection.execute(text("SELECT count(*) FROM seal_head")).scalar_one() == before == 0
+        if engine.dialect.name == "postgresql":
+            with pytest.raises(DatabaseUnavailable):
+                connection.execute(text("DELETE FROM seal_head"))
+
+
+def test_readers_do_not_wait_for_a_writer(engine):
+    with engine.begin() as writer:
+        writer.execute(text("INSERT INTO seal_head VALUES (1, 0, :seal)"), {"seal": b""})
+        with reading(engine) as connection:
+            assert connection.execute(text("SELECT count(*) FROM seal_head")).scalar_one() == 0
+
+
+def test_many_threads_write_without_being_told_that_the_database_is_locked(sqlite_engine):
+    turn, errors = threading.Lock(), []
+
+    def write(number, turn):
+        try:
+            for place in range(20):
+                transaction = Transaction(sqlite_engine, turn=turn)
+                transaction.execute(text("SELECT count(*) FROM event"))
+                transaction.execute(
+                    text(
+                        "INSERT INTO received_study (study_instance_uid, received_at) VALUES (:uid, '2026')"
+                    ),
+                    {"uid": f"1.{number}.{place}"},
+                )
+                transaction.commit()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(n, turn if n < 6 else None)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    with reading(sqlite_engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM received_study")).scalar_one() == 160
+
+
+def test_a_writer_that_never_ends_is_reported_and_its_turn_is_not_lost(sqlite_engine):
+    turn = threading.Lock()
+    first = Transaction(sqlite_engine, turn=turn)
+    first.begin()
+    second = Transaction(sqlite_engine, turn=turn, turn_timeout_s=0.05)
+    with pytest.raises(DatabaseUnavailable):
+        second.begin()
+    second.close()
+    assert turn.locked()
+    first.close()
+    assert not turn.locked()
+    second.begin()
+    second.close()
+
+
+def test_an_order_of_magnitude_too_large_is_refused(engine):
+    transaction = Transaction(engine)
+    with pytest.raises(InvalidValue):
+        transaction.execute(
+            text("SELECT :x + 1"), {"x": 2**200} if engine.dialect.name == "sqlite" else {"x": "a\x00"}
+        )
+    transaction.close()
+
+
+def test_a_forked_child_opens_connections_of_its_own(engine):
+    with reading(engine) as connection:
+        connection.execute(text("SELECT 1"))
+        child = os.fork()
+        if child == 0:
+            try:
+                with reading(engine) as own:
+                    ok = (
+                        own.execute(text("SELECT 41 + 1")).scalar_one() == 42
+                        and engine.pool.checkedout() == 1
+                    )
+                os._exit(0 if ok else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@pytest.mark.postgres
+def test_a_restarted_postgresql_is_found_again():
+    with postgres_server() as url:
+        engine = open_engine(url)
+        with reading(engine) as connection:
+            connection.execute(text("SELECT 1"))
+        restart(url)
+        with reading(engine) as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        with reading(engine) as connection:
+            restart(url)
+            with pytest.raises(DatabaseUnavailable):
+                connection.execute(text("SELECT 1"))
+        with reading(engine) as connection:
+            assert connection.execute(text("SELECT 1")).scalar_one() == 1
+        engine.dispose()
+
+
+# ---- schema --------------------------------------------------------------------------------------------
+
+
+def test_the_migrated_schema_is_that_of_the_tables(engine):
+    assert differences(engine) == []
+    assert is_current(engine)
+
+
+def test_migrating_again_changes_nothing(engine):
+    assert migrate(engine) == migrate(engine)
+
+
+def test_processes_that_migrate_at_once_do_it_once(tmp_path):
+    url = f"sqlite:///{tmp_path / 'broker.sqlite3'}"
+    script = "import sys; from broker.db.migrate import *; print(migrate(open_engine(sys.argv[1])))"
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    answers = [process.communicate(timeout=60) for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], answers
+    assert len({out for out, _ in answers}) == 1
+
+
+def test_a_newer_schema_is_refused(engine):
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'f999'"))
+    for check in (migrate, is_current):
+        with pytest.raises(ConfigurationError, match="newer than the program"):
+            check(engine)
+
+
+def test_an_empty_database_is_not_current(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'b.sqlite3'}")
+    assert not is_current(engine)
+    engine.dispose()
+
+
+def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
+    engine = open_engine(f"sqlite:///{tmp_path / 'b.sqlite3'}")
+    monkeypatch.setattr("broker.db.migrate._head", lambda _config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migrate(engine)
+    with reading(engine) as connection:
+        assert connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one() == 0
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_the_installation_is_itself_for_ever_whoever_asks_first(engine):
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(uid_namespace(engine, now=NOW))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(answers) == 4
+    assert len({*answers, uid_namespace(engine, now=NOW)}) == 1
+    assert isinstance(answers[0], UUID)
+
+
+# ---- one broker per data directory ----------------------------------------------------------------------
+
+
+def test_a_second_broker_on_the_same_directory_is_refused_until_the_first_ends(tmp_path):
+    with DataDirectoryLock(tmp_path):
+        with pytest.raises(ConfigurationError, match=str(os.getpid())), DataDirectoryLock(tmp_path):
+            pass
+        # The command line takes no lock, and works beside it.
+        engine = open_engine(database_url(tmp_path))
+        assert not is_current(engine)
+        engine.dispose()
+    with DataDirectoryLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_killed_broker_is_free(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from broker.db.engine import DataDirectoryLock\n"
+        "with DataDirectoryLock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(ConfigurationError), DataDirectoryLock(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    with DataDirectoryLock(tmp_path):
+        pass
