@@ -10,7 +10,13 @@ import structlog
 
 from broker.dicom.network.dimse import CommandField
 from broker.dicom.network.service import BufferedReceiver, Receiver, Request, Response, ServiceOffer
-from broker.dicom.objects.answers import UNICODE, AnswerCache, AnswerStyle, answer_writer
+from broker.dicom.objects.answers import (
+    UNICODE,
+    AnswerCache,
+    AnswerStyle,
+    AnswerWriter,
+    answer_writer,
+)
 from broker.dicom.objects.elements import DEFAULT_LIMITS, Limits, MalformedDataSet, Syntax
 from broker.dicom.objects.identifier import Identifier, IdentifierRefused, read_identifier
 from broker.dicom.services.query_log import QueryLog, QueryRecord
