@@ -57,7 +57,7 @@ _PRINTER_TROUBLE_DELAY_S: Final = 60.0
 Trouble = RetryLater | Misconfigured | Rejected | Unknown
 
 
-class PrintFailed(Exception):  # noqa: N818 - it names what happened
+class PrintFailed(Exception):
     """The printer did not do what was asked; `outcome` says what that means for the delivery."""
 
     def __init__(self, outcome: Trouble, *, status: int | None = None) -> None:

@@ -28,6 +28,7 @@ BUILT_IN_FONT = Path(__file__).with_name("fonts") / "DejaVuSans.ttf"
 TEXT_HEIGHT_MM = 3.2
 SMALLEST_TEXT_HEIGHT_MM = 1.8
 LARGEST_SHARE_OF_BOX = 0.4
+BOX_MARGIN_MM = 1.5
 _COVERAGE_SIZE = 32
 _PRIVATE_USE = "\U0010fffd"
 _JOINERS = frozenset("\u200c\u200d")
@@ -160,17 +161,22 @@ def with_caption(
     height: int,
     dots_per_mm: float,
 ) -> PValues:
-    """Compose a box: the bands, and between them what `picture(width, height)` answers, centred on black."""
-    above, below = lettering.written(caption, width=width, height=height, dots_per_mm=dots_per_mm)
-    room = height - above.shape[0] - below.shape[0]
-    pixels = picture(width, room)
+    """Compose a box: the bands, and between them what `picture(width, height)` answers, centred on black.
+
+    A margin keeps the text of one box from being read as its neighbour's.
+    """
+    margin = round(BOX_MARGIN_MM * dots_per_mm)
+    inner_width, inner_height = max(width - 2 * margin, 1), max(height - 2 * margin, 1)
+    above, below = lettering.written(caption, width=inner_width, height=inner_height, dots_per_mm=dots_per_mm)
+    room = inner_height - above.shape[0] - below.shape[0]
+    pixels = picture(inner_width, room)
     box = np.zeros((height, width), dtype=np.uint16)
-    box[: above.shape[0]] = above
-    if below.shape[0]:
-        box[-below.shape[0] :] = below
-    top = above.shape[0] + (room - pixels.shape[0]) // 2
-    left = (width - pixels.shape[1]) // 2
-    box[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
+    top = margin
+    for part, height_of_part in ((above, above.shape[0]), (pixels, room), (below, below.shape[0])):
+        first_row = top + (height_of_part - part.shape[0]) // 2
+        first_column = (width - part.shape[1]) // 2
+        box[first_row : first_row + part.shape[0], first_column : first_column + part.shape[1]] = part
+        top += height_of_part
     return box
 
 
@@ -227,7 +233,7 @@ def _lines(
     parts: tuple[str, ...], font: ImageFont.FreeTypeFont, width: int, *, may_drop: bool
 ) -> list[_Line] | None:
     """Set parts into lines that fit; None when a word that may not be dropped is wider than a line."""
-    margin = font.size / 2
+    margin = font.size / 4
     gap = font.size * 1.2
     lines: list[_Line] = []
     x = width * 2.0  # no line yet

@@ -21,7 +21,7 @@ HTJ2K_TRANSFER_SYNTAXES = frozenset(
 )
 
 
-class Unrenderable(BrokerError):  # noqa: N818 - named like its siblings in broker.errors
+class Unrenderable(BrokerError):
     """The object has no picture that can be shown."""
 
     http_status = 422
@@ -51,12 +51,25 @@ def check_codestream(
 
 def _jpeg_2000_size(frame: bytes) -> tuple[int, int, int]:
     """Answer rows, columns and components of a JPEG 2000 codestream (ISO/IEC 15444-1 A.5.1)."""
-    # PS3.5 A.4.4 allows no JP2 wrapper; one with an empty box would keep a decoder busy for ever.
-    if frame[:4] != b"\xff\x4f\xff\x51" or len(frame) < 42:
+    at = _codestream_in_jp2(frame) if frame[:8] == b"\0\0\0\x0cjP  " else 0
+    if frame[at : at + 4] != b"\xff\x4f\xff\x51" or len(frame) < at + 42:
         raise Unrenderable("the compressed frame is not a JPEG 2000 codestream")
-    x, y, x_offset, y_offset = struct.unpack_from(">4I", frame, 8)
-    (components,) = struct.unpack_from(">H", frame, 40)
+    x, y, x_offset, y_offset = struct.unpack_from(">4I", frame, at + 8)
+    (components,) = struct.unpack_from(">H", frame, at + 40)
     return y - y_offset, x - x_offset, components
+
+
+def _codestream_in_jp2(frame: bytes) -> int:
+    """Find the codestream in a JP2 wrapper, which PS3.5 A.4.4 forbids and some devices write."""
+    at = 12
+    while at + 8 <= len(frame):
+        if frame[at + 4 : at + 8] == b"jp2c":
+            return at + 8
+        length = int.from_bytes(frame[at : at + 4], "big")
+        if length < 8:  # a decoder would look at an empty box for ever
+            break
+        at += length
+    raise Unrenderable("the compressed frame is not a JPEG 2000 codestream")
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ from broker.errors import BrokerError
 Pixels = npt.NDArray[Any]
 
 MIB = 1 << 20
-UNDEFINED_LENGTH = 0xFFFFFFFF
+UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
 ITEM_TAG = b"\xfe\xff\x00\xe0"
 
 
@@ -234,10 +234,12 @@ class StoredImage:
 
     def _check_codestream(self, index: int, frame_bytes: int) -> None:
         """Compare what the compressed frame claims with what the header claims."""
-        # Explicit VR: tag, OB, two reserved bytes, length (PS3.5 7.1.2).
+        # Tag, VR, two reserved bytes, length (PS3.5 7.1.2); some writers leave the VR out even here.
         self._file.seek(self._pixel_data_at)
         element = self._file.read(12)
-        if int.from_bytes(element[8:12], "little") != UNDEFINED_LENGTH:
+        if element[4:8] == UNDEFINED_LENGTH:
+            self._file.seek(self._pixel_data_at + 8)
+        elif element[8:12] != UNDEFINED_LENGTH:
             raise Unrenderable("the compressed pixel data is not encapsulated")
         offsets = None
         if "ExtendedOffsetTable" in self.header and "ExtendedOffsetTableLengths" in self.header:

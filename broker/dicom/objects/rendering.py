@@ -242,6 +242,8 @@ def _colour(raw: Pixels, attributes: Dataset) -> PValues:
     else:
         bits = int(attributes.get("BitsStored") or attributes.BitsAllocated)
     top = (1 << bits) - 1
+    if bits > 16:  # beyond what 32-bit integers can scale
+        return np.rint(raw.astype(np.float64) / top * WHITE).clip(0, WHITE).astype(np.uint16)
     values = np.clip(raw.astype(np.uint32), 0, top)
     return np.asarray((values * WHITE + top // 2) // top, dtype=np.uint16)
 

@@ -29,7 +29,7 @@ MAX_OBJECT_BYTES = 1024 * MIB
 _WORD_BYTES = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 
-class Untranscodable(BrokerError):  # noqa: N818 - named like its siblings in broker.errors
+class Untranscodable(BrokerError):
     """The object cannot be written in another transfer syntax."""
 
     http_status = 422

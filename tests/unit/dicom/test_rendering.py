@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
+import subprocess
 import zlib
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.filewriter import dcmwrite
 from pydicom.pixels.processing import apply_modality_lut, apply_windowing
 from pydicom.sequence import Sequence
@@ -25,6 +27,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
 )
@@ -330,6 +333,40 @@ def test_jpeg_baseline_colour_is_shown_as_rgb(shown):
     ds["PixelData"].is_undefined_length = True
     seen = quantised(shown(ds, transfer_syntax_uid=JPEGBaseline8Bit).pixels, 8).astype(int)
     assert np.abs(seen[:, [3, 12, 20]] - rgb().astype(int)[:, [3, 12, 20]]).max() < 12
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_wide_colour_samples_are_scaled_not_wrapped(shown, bits):
+    top = (1 << bits) - 1
+    pixels = (rgb() // 255).astype(f"u{bits // 8}") * top
+    ds = colour_image(pixels)
+    ds.BitsAllocated = ds.BitsStored = bits
+    ds.HighBit = bits - 1
+    assert np.array_equal(quantised(shown(ds).pixels, 8), rgb())
+
+
+def test_a_sound_jp2_wrapper_is_looked_through(shown):
+    ds = an_image(pixels=RAMP)
+    plain = shown(ds).pixels
+    ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    boxes = b"\0\0\0\x0cjP  \r\n\x87\n" + b"\0\0\0\x14ftypjp2 \0\0\0\0jp2 "
+    header = b"\0\0\0\x16ihdr" + struct.pack(">IIHBBBB", 64, 64, 1, 15, 7, 0, 0)
+    header += b"\0\0\0\x0fcolr\x01\0\0" + struct.pack(">I", 17)
+    boxes += struct.pack(">I", 8 + len(header)) + b"jp2h" + header
+    wrapped = boxes + struct.pack(">I", 8 + len(frame)) + b"jp2c" + frame
+    assert np.array_equal(shown(encapsulated(an_image(pixels=RAMP), wrapped, JPEG2000Lossless)).pixels, plain)
+
+
+@pytest.mark.peer
+@pytest.mark.skipif(shutil.which("dcmcjpeg") is None, reason="DCMTK is not installed")
+def test_jpeg_lossless_from_old_scanners_is_shown(shown, tmp_path):
+    plain = shown(an_image(pixels=RAMP)).pixels
+    source = save(an_image(pixels=RAMP), tmp_path / "plain.dcm")
+    subprocess.run(["dcmcjpeg", "+e1", source, tmp_path / "lossless.dcm"], check=True)
+    with StoredImage(tmp_path / "lossless.dcm") as image:
+        assert image.transfer_syntax == JPEGLosslessSV1
+        assert np.array_equal(picture_of(image).pixels, plain)
 
 
 @pytest.mark.parametrize("scale", [1, 256])
