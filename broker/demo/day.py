@@ -76,9 +76,11 @@ def _play(board: Board, folder: Path, stack: ExitStack) -> bool:
         broker.wait_until_it_answers(day.scanners["CT1"].echo)
         _happen(board, day, broker)
     except (PeerError, TimeoutError, OSError, RuntimeError, StopIteration) as problem:
-        board.console.print(f"The day ended early: {problem!r}")
-        if not broker.alive:
-            board.console.print(broker.last_words())
+        board.console.print(
+            f"The day ended early: {type(problem).__name__}: {problem}", markup=False, highlight=False
+        )
+        if broker.started and not broker.alive:
+            board.console.print(broker.last_words(), markup=False, highlight=False)
     passed = board.judge()
     board.say(f"judged after {time.monotonic() - began:.0f} s · pages: http://127.0.0.1:{ports.web}/")
     return passed

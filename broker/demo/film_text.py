@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ Reals = npt.NDArray[np.float64]
 
 def reads(picture: Gray, text: str) -> bool:
     """Tell whether `text` stands, white on black, in the upper part of a picture."""
-    return any(_likeness(strip.astype(np.float64), text) >= LIKENESS for strip in _lines(picture))
+    return any(_likeness(strip.tobytes(), strip.shape[1], text) >= LIKENESS for strip in _lines(picture))
 
 
 def _lines(picture: Gray) -> Iterator[Gray]:
@@ -38,11 +39,13 @@ def _lines(picture: Gray) -> Iterator[Gray]:
             yield top[max(first - _MARGIN_PX, 0) : last + _MARGIN_PX]
 
 
-def _likeness(strip: Reals, text: str) -> float:
+@lru_cache(maxsize=256)
+def _likeness(pixels: bytes, width: int, text: str) -> float:
     """Answer how well the worst character of a text fits, where and in what size the whole fits best."""
+    strip = np.frombuffer(pixels, np.uint8).reshape(-1, width).astype(np.float64)
     height = strip.shape[0] - 2 * _MARGIN_PX
     best, fit = 0.0, 0.0
-    for size in range(max(int(height * 0.7), 6), int(height * 1.7) + 1):
+    for size in range(max(int(height * 0.8), 6), int(height * 1.45) + 1):
         font = ImageFont.truetype(str(BUILT_IN_FONT), size)
         template = _drawn(text, font)
         if template.shape[0] > strip.shape[0] or template.shape[1] > strip.shape[1]:

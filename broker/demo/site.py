@@ -96,6 +96,7 @@ class BrokerProcess:
         self.config = self.folder / "broker.yaml"
         self.data_dir = self.folder / "data"
         self.log = self.folder / "broker.log"
+        self.started = False
 
     def __enter__(self) -> Self:
         self.config.write_text(site_file(self.ports), encoding="utf-8")
@@ -107,6 +108,7 @@ class BrokerProcess:
                 env=_environment(),
                 cwd=self.folder,
             )
+        self.started = True
         return self
 
     def __exit__(self, *_: object) -> None:
