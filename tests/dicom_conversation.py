@@ -63,7 +63,11 @@ class ScriptedChannel:
             self.script[0] = chunk[count:]
         return count
 
+    def finish_sending(self):
+        self.closed = True
+
     def send(self, parts, *, timeout_s, min_bytes_per_s):
+        assert not self.closed
         self.sends += 1
         for part in parts:
             self.sent += part

@@ -40,7 +40,7 @@ from broker.dicom.network.service import (
     Response,
     ServiceError,
 )
-from broker.dicom.network.states import Role
+from broker.dicom.network.states import Role, State
 from broker.dicom.network.upper_layer import (
     AssociationRequested,
     DataReceived,
@@ -132,11 +132,14 @@ class ServedAssociation:
         self._contexts: dict[int, AgreedContext] = {}
         self._peer: Peer
 
-    def run(self, *, first_pdu_deadline: float) -> None:
-        """Serve from the first byte to the last; raises nothing that a peer can cause."""
+    def run(self, *, first_pdu_deadline: float) -> bool:
+        """Serve from the first byte to the last; raises nothing that a peer can cause.
+
+        Returns whether we had the last word, so that the peer needs a moment to read it and to close (Sta13).
+        """
         agreement = self._establish(first_pdu_deadline)
         if agreement is None:
-            return
+            return self._upper.state is State.AWAITING_CLOSE
         request = agreement.request
         self._peer = Peer(
             association_id=self._association_id,
@@ -165,6 +168,7 @@ class ServedAssociation:
             reason = CloseReason.CONNECTION_LOST
         finally:
             self._observer.closed(self._peer, reason)
+        return self._upper.state is State.AWAITING_CLOSE
 
     # ── establishment ───────────────────────────────────────────────────────────────────────────────────
 
@@ -182,13 +186,15 @@ class ServedAssociation:
                     raise TimeoutError
             if not isinstance(event, AssociationRequested):
                 what = event.what if isinstance(event, PeerViolated) else "the peer aborted at once"
-                self._say(upper.take_output())
+                if isinstance(event, PeerViolated):
+                    self._say(upper.take_output())
+                    self._channel.finish_sending()
                 self._knock(what)
                 return None
             try:
                 agreement = self._negotiator.agree(event.raw)
             except MalformedPdu as malformed:
-                self._say(upper.abort(AbortSource.SERVICE_PROVIDER, malformed.reason))
+                self._abort(AbortSource.SERVICE_PROVIDER, malformed.reason)
                 self._knock(malformed.what)
                 return None
             rejection = self._judge(agreement.request)
@@ -285,7 +291,7 @@ class ServedAssociation:
             count = self._receive_idle()
         if count == 0:
             upper.transport_closed()
-            raise Ended(CloseReason.STOPPED if self._place.is_stopping() else CloseReason.CONNECTION_LOST)
+            raise Ended(CloseReason.CONNECTION_LOST)
         upper.received(count)
 
     def _receive_strictly(self) -> int:
@@ -314,24 +320,25 @@ class ServedAssociation:
         place.idle = True
         try:
             if place.is_stopping():
-                self._abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
-                raise Ended(CloseReason.STOPPED)
+                self._stop()
             first = min(limits.shrink_after_s, self._idle_s)
             try:
-                return self._channel.receive_into(upper.receive_space(), first)
+                count = self._channel.receive_into(upper.receive_space(), first)
             except TimeoutError:
                 upper.shrink()
-            try:
                 count = self._channel.receive_into(upper.receive_space(), self._idle_s - first)
-            except TimeoutError:
-                self._abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
-                raise Ended(CloseReason.IDLE) from None
+        except TimeoutError:
+            self._abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)
+            raise Ended(CloseReason.IDLE) from None
         finally:
             place.idle = False
         if count == 0 and place.is_stopping():
-            self._abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
-            raise Ended(CloseReason.STOPPED)
+            self._stop()
         return count
+
+    def _stop(self) -> None:
+        self._abort(AbortSource.SERVICE_USER, AbortReason.NOT_SPECIFIED)
+        raise Ended(CloseReason.STOPPED)
 
     def _end(self, event: Event) -> None:
         """End the association as the event wants it."""
@@ -346,6 +353,7 @@ class ServedAssociation:
                 self._violated(event.what)
             log.warning("association_violated", association_id=self._association_id, what=event.what)
             self._say(output)
+            self._channel.finish_sending()
         raise Ended(CloseReason.VIOLATION)
 
     def _violated(self, what: str) -> None:
@@ -357,6 +365,7 @@ class ServedAssociation:
     def _abort(self, source: AbortSource, reason: AbortReason) -> None:
         try:
             self._say(self._upper.abort(source, reason))
+            self._channel.finish_sending()
         except OSError:
             log.debug("abort_not_delivered", association_id=self._association_id)
 

@@ -91,6 +91,11 @@ class Channel:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def finish_sending(self) -> None:
+        """Let the peer see the end of the stream after our last word."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close; with linger_s first wait for the peer to close, so that it can read our last word.
 

@@ -37,6 +37,7 @@ log = structlog.get_logger(__name__)
 
 _NO_DESCRIPTOR_PAUSE_S: Final = 0.2
 _REFUSED_LINGER_BYTES: Final = 64 * 1024
+_STOP_LINGER_S: Final = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -327,10 +328,12 @@ class DicomServer:
             limits=self._limits,
             observer=self._observer,
         )
+        linger_s = 0.0
         try:
-            association.run(first_pdu_deadline=deadline)
+            if association.run(first_pdu_deadline=deadline):
+                linger_s = self._limits.linger_s
         finally:
-            connection.channel.close(linger_s=0.0 if self.is_stopping else self._limits.linger_s)
+            connection.channel.close(linger_s=min(linger_s, _STOP_LINGER_S) if self.is_stopping else linger_s)
 
     def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:
         sock = connection.sock
