@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from broker.db.encoding import decode_attributes
-from broker.db.engine import READ_ONLY, reading
+from broker.db.engine import READ_ONLY
 from broker.db.repositories.steps import read_entries
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP, STEP_STATION
 from broker.db.tables import UtcDateTime
@@ -85,11 +85,14 @@ _ATTRIBUTE_TABLES = ("step_attributes", "procedure_attributes", "order_attribute
 
 
 class SqlWorklistReader:
-    """Implements the WorklistReader port. Every read is a short transaction of its own."""
+    """Implements the WorklistReader port. No transaction outlives the reading of a page."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_postgresql = engine.dialect.name == "postgresql"
+        # Every statement stands alone, so PostgreSQL needs no transaction around it, nor SQLite its write lock.
+        options = {"isolation_level": "AUTOCOMMIT"} if self._is_postgresql else {READ_ONLY: True}
+        self._reading = engine.execution_options(**options)
 
     def candidates(self, query: WorklistQuery, visibility: Visibility) -> Iterator[Candidate]:
         """Answer candidates in the order of the worklist.
@@ -100,7 +103,7 @@ class SqlWorklistReader:
         plan = plan_query(query, visibility, is_postgresql=self._is_postgresql)
         if plan is None:
             return
-        with reading(self._engine) as connection:
+        with self._reading.connect() as connection:
             rows = connection.execute(
                 _page(plan.shape, self._is_postgresql), {**plan.parameters, "page": _PAGE + 1}
             ).all()
@@ -118,7 +121,7 @@ class SqlWorklistReader:
     def _chunk(
         self, plan: Plan, ids: Sequence[int], view: Callable[[Row[Any]], StepView]
     ) -> Iterator[Candidate]:
-        with reading(self._engine) as connection:
+        with self._reading.connect() as connection:
             found = connection.execute(_by_ids(plan.shape), {**plan.parameters, "ids": list(ids)})
             rows = {row[0]: row for row in found}
         for step in ids:
@@ -248,6 +251,7 @@ def _exceptional(shape: Shape) -> list[Select[Any]]:
                 STEP.c.status == literal_column("'STARTED'"),
                 STEP.c.status_changed_at >= bindparam("started_since", type_=UtcDateTime()),
                 _among(STEP.c.modality.concat(""), "started_modalities", one=shape.one_started_modality),
+                _IS_COMPLETE,
             )
         )
     if shape.discontinued:
@@ -256,6 +260,7 @@ def _exceptional(shape: Shape) -> list[Select[Any]]:
                 STEP.c.status == literal_column("'DISCONTINUED'"),
                 STEP.c.status_changed_at >= bindparam("discontinued_since", type_=UtcDateTime()),
                 STEP.c.previous_status == literal_column("'STARTED'"),
+                _IS_COMPLETE,
             )
         )
     return found
@@ -266,7 +271,9 @@ def _narrowed(shape: Shape, columns: Sequence[Any], *, is_postgresql: bool) -> S
     exceptional = _exceptional(shape)
     ids = union_all(driver, *exceptional) if exceptional else driver
     statement = select(*columns).select_from(_tables(shape.keys)).where(STEP.c.id.in_(ids))
-    return _visible(shape, statement)
+    if shape.driver in _DRIVING_COLUMNS or shape.by_status:
+        return _visible(shape, statement)
+    return statement  # `offered` says it all, and so do the exceptions
 
 
 def _visible(shape: Shape, statement: Select[Any]) -> Select[Any]:
