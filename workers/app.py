@@ -7,7 +7,7 @@ cost nothing where sixteen processes cost 600 MiB. More workers are more process
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from celery import Celery
@@ -32,6 +32,10 @@ THREADS = 16
 ROLE = "worker"
 
 _apps: dict[str, Celery] = {}
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def make_app(address: str, kinds: Iterable[str], desk: Desk, *, threads: int = THREADS) -> Celery:
@@ -61,18 +65,27 @@ def wired_app(config: Path, data_dir: Path) -> Celery:
     app = make_app(address, DestinationRegistry.from_entry_points().kinds(), desk)
     heartbeat = Heartbeat(desk, role=ROLE)
 
+    connect_signals(desk, on_open=heartbeat.start, on_close=heartbeat.stop)
+    return app
+
+
+def connect_signals(
+    desk: Desk, *, on_open: Callable[[], None] = _nothing, on_close: Callable[[], None] = _nothing
+) -> None:
+    """Have Celery open the desk when a worker starts, and close it when the worker ends."""
+
     def set_up_logging(**_: object) -> None:
         configure_logging(role=ROLE, level=os.environ.get("BROKER_LOG_LEVEL", "INFO"))
 
     def open_desk(**_: object) -> None:
         desk.open()  # fail now, not with the first delivery
-        heartbeat.start()
+        on_open()
 
     def stop_desk(**_: object) -> None:
         desk.stop()
 
     def close_desk(**_: object) -> None:
-        heartbeat.stop()
+        on_close()
         desk.close()
 
     # Celery keeps weak references to handlers unless told otherwise.
@@ -80,7 +93,6 @@ def wired_app(config: Path, data_dir: Path) -> Celery:
     worker_init.connect(open_desk, weak=False)
     worker_shutting_down.connect(stop_desk, weak=False)
     worker_shutdown.connect(close_desk, weak=False)
-    return app
 
 
 def run_worker(config: Path, data_dir: Path) -> int:

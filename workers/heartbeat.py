@@ -7,9 +7,9 @@ import socket
 import threading
 
 import structlog
-from broker.db.heartbeats import beat, retire
 
 from broker.bootstrap import Broker
+from broker.db.heartbeats import beat, retire
 from workers.desk import Desk
 
 BEAT_S = 5.0

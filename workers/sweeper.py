@@ -164,7 +164,7 @@ class Sweeper:
             except Exception as error:  # the database may be away; the sweep outlives it
                 if not self._fails:
                     self._fails = True
-                    log.error("sweep failed", defect=places_of(error))  # noqa: TRY400 - values stay out
+                    log.error("sweep failed", defect=places_of(error))
             self._nudge.wait(self._limits.interval_s)
             self._nudge.clear()
 
@@ -197,7 +197,7 @@ class Sweeper:
             try:
                 job()
             except Exception as error:  # the row is unchanged or its lease runs out: the next sweep finds it
-                log.error(  # noqa: TRY400 - the text of an exception may name a patient
+                log.error(
                     "sweep job failed", job=str(key), defect=places_of(error)
                 )
             finally:
