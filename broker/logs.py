@@ -42,7 +42,15 @@ def configure_logging(*, role: str, level: str = "INFO", stream: TextIO | None =
     """
     target = stream or sys.stderr
     render = structlog.dev.ConsoleRenderer(colors=True) if target.isatty() else _render_json
+    pid = os.getpid()
+
+    def whose(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        event.setdefault("role", role)
+        event.setdefault("pid", pid)
+        return event
+
     shared: list[structlog.typing.Processor] = [
+        whose,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -68,7 +76,6 @@ def configure_logging(*, role: str, level: str = "INFO", stream: TextIO | None =
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    structlog.contextvars.bind_contextvars(role=role, pid=os.getpid())
     # These print values of data sets: pydicom in warnings, pynetdicom at INFO, SQLAlchemy at INFO.
     logging.captureWarnings(capture=True)
     warnings.simplefilter("ignore", category=UserWarning)
@@ -78,7 +85,9 @@ def configure_logging(*, role: str, level: str = "INFO", stream: TextIO | None =
         logging.getLogger(quiet).setLevel(logging.WARNING)
 
 
-def drop_patient_data(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def drop_patient_data(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Drop keys that could carry patient data, escape control characters, bound every value."""
     for key in list(event):
         if key in _PATIENT_KEYS:

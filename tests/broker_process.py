@@ -113,11 +113,22 @@ class RunningBroker:
     def json(self, *args):
         return json.loads(self.cli(*args, "--json"))
 
+    def api(self, path):
+        """Answer a list of the JSON API: faster than a command."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=10)
+        connection.request("GET", f"/api/{path}")
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.status == 200, body
+        return json.loads(body)
+
     def pids(self, role):
         """Answer the processes of a role from the heartbeats."""
         import psutil
 
         family = psutil.Process(self.process.pid).children(recursive=True)
-        found = [line for line in self.log.read_text(errors="replace").splitlines() if '"role started"' in line]
+        found = [
+            line for line in self.log.read_text(errors="replace").splitlines() if '"role started"' in line
+        ]
         wanted = {json.loads(line)["child"] for line in found if json.loads(line)["started_role"] == role}
         return [child.pid for child in family if child.pid in wanted]

@@ -29,7 +29,12 @@ def program(name):
 def run(name, *args, timeout_s=60, check=True):
     """Run a peer to its end; answer the finished process with text output."""
     done = subprocess.run(
-        [program(name), *map(str, args)], capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False
+        [program(name), *map(str, args)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        check=False,
     )
     if check:
         assert done.returncode == 0, f"{name} {args}: {done.returncode}\n{done.stdout}\n{done.stderr}"

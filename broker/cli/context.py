@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
@@ -39,20 +40,22 @@ def open_cli(config: Path, data_dir: Path) -> Broker:
     return open_broker(config, data_dir, role="cli")
 
 
-def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str], title: str = "") -> None:
+def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str]) -> None:
     """Print rows as a list of JSON objects, or `columns` of them as a table."""
     if as_json:
         print(json.dumps([plain(row) for row in rows], indent=2, ensure_ascii=False))
         return
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     names = list(columns)
-    table = Table(*(name.replace("_", " ") for name in names), title=title or None, title_justify="left")
+    table = Table(*(name.replace("_", " ") for name in names), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         values = plain(row)
         table.add_row(*(_text(values.get(name)) for name in names))
-    Console(soft_wrap=False).print(table)
+    # Not a terminal: wide enough that nothing is cut.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def plain(value: Any) -> Any:

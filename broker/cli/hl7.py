@@ -21,12 +21,14 @@ def send(
     timeout_s: float = 30.0,
 ) -> None:
     """Send messages over MLLP, print each acknowledgement; exit 1 unless all are AA or CA."""
-    from broker.hl7.sender import send_file
+    from broker.hl7.sender import MllpOptions, read_messages, send_message
 
+    options = MllpOptions(host=host, port=port, answer_timeout_s=timeout_s)
     accepted = True
     for file in files:
-        code, acknowledgement = send_file(file, host=host, port=port, timeout_s=timeout_s)
-        print(acknowledgement.replace("\r", "\n").strip())
-        accepted &= code in {"AA", "CA"}
+        for message in read_messages(file.read_bytes()):
+            answer = send_message(message, options)
+            print(f"{file.name}: {answer.code} {answer.text}".rstrip())
+            accepted &= answer.code in {"AA", "CA"}
     if not accepted:
         raise typer.Exit(1)

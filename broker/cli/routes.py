@@ -30,8 +30,11 @@ def explain(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Say clause by clause why each route takes a study or a file, and why not."""
+    from broker.dashboard import explain_file, explain_study
+
     with open_cli(config, data_dir) as broker:
-        verdicts = broker.explain_file(Path(what)) if Path(what).is_file() else broker.explain_study(what)
+        is_file = Path(what).is_file()
+        verdicts = explain_file(broker, Path(what)) if is_file else explain_study(broker, what)
     if as_json:
         show(verdicts, as_json=True, columns=[])
     else:

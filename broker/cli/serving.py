@@ -53,8 +53,10 @@ def health(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Say whether the roles prove themselves alive; exit 1 when one does not."""
+    from broker.dashboard import health as read_health
+
     with open_cli(config, data_dir) as broker:
-        parts = [part for part in broker.health() if role is None or part.name == role]
+        parts = [part for part in read_health(broker) if role is None or part.name == role]
     for part in parts:
         print(f"{part.name}: {'ok' if part.ok else 'FAILING'}: {part.detail}")
     if not parts or not all(part.ok for part in parts):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Protocol
 
+from broker.workflow.explain import ExplainedRoute
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import Reports
 
@@ -18,26 +19,6 @@ class Actions(Protocol):
     def cancel(self, delivery: int, *, actor: str) -> None: ...
     def resume(self, destination: str, *, actor: str) -> None: ...
     def pause(self, destination: str, *, actor: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ClauseView:
-    """One clause of a route, held against what was found."""
-
-    clause: str
-    holds: bool
-    seen: str
-
-
-@dataclass(frozen=True, slots=True)
-class RouteView:
-    """Why a route did or did not take the images of a study."""
-
-    route: str
-    matched: bool
-    instances: int
-    destinations: tuple[str, ...]
-    clauses: tuple[ClauseView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +38,7 @@ class Dashboard:
     reports: Reports
     actions: Actions
     health: Callable[[], Sequence[HealthPart]]
-    explain: Callable[[str], Sequence[RouteView]]
+    explain: Callable[[str], Sequence[ExplainedRoute]]
     """Study Instance UID -> verdicts."""
     clock: Clock
     zone: tzinfo

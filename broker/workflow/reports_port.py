@@ -186,7 +186,7 @@ class Reports(Protocol):
         station: str | None = None,
         status: str | None = None,
         text: str | None = None,
-        page: Page = Page(),  # noqa: B008 - frozen
+        page: Page = Page(),
     ) -> Sequence[WorklistLine]:
         """List steps by start; `date` is YYYYMMDD; `text` is part of a patient name, id or an accession number."""
         ...
@@ -197,7 +197,7 @@ class Reports(Protocol):
         status: str | None = None,
         incomplete: bool = False,
         text: str | None = None,
-        page: Page = Page(),  # noqa: B008
+        page: Page = Page(),
     ) -> Sequence[OrderLine]:
         """List orders, newest change first."""
         ...
@@ -207,7 +207,7 @@ class Reports(Protocol):
         *,
         outcome: str | None = None,
         text: str | None = None,
-        page: Page = Page(),  # noqa: B008
+        page: Page = Page(),
     ) -> Sequence[MessageLine]:
         """List inbound messages, newest first; `text` is a control id or a sending application."""
         ...
@@ -221,7 +221,7 @@ class Reports(Protocol):
         *,
         state: str | None = None,
         text: str | None = None,
-        page: Page = Page(),  # noqa: B008
+        page: Page = Page(),
     ) -> Sequence[StudyLine]:
         """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number."""
         ...
@@ -232,7 +232,7 @@ class Reports(Protocol):
         state: str | None = None,
         destination: str | None = None,
         study_instance_uid: str | None = None,
-        page: Page = Page(),  # noqa: B008
+        page: Page = Page(),
     ) -> Sequence[DeliveryLine]:
         """List deliveries, newest first."""
         ...

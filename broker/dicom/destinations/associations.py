@@ -99,6 +99,10 @@ class AssociationPool:
                     kept.is_stale = True
                     return kept
             pairs = list(dict.fromkeys((pair, *wanted, *reversed(self._remembered))))
+            unfit, self._idle = self._idle, []
+        # A peer that serves one association at a time would let the new one wait for the idle ones.
+        for idle in unfit:
+            release(idle)
         # Opened outside the lock: a peer that is slow to answer holds up nobody else.
         proposals, covered = proposals_for(pairs, may_decompress=self._may_decompress)
         kept = KeptAssociation(self._open(proposals), covered)

@@ -1,0 +1,296 @@
+"""The composition root: the only place where concrete classes meet.
+
+`open_broker` gives a `Broker`: site file, database, file store, destinations, and the factories of what the
+roles start. Nothing is listened on here and no peer is talked to.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta, tzinfo
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Engine
+
+from broker.db.backup import backup, restore
+from broker.db.engine import assert_durable, database_url, open_engine
+from broker.db.installation import uid_namespace
+from broker.db.migrate import is_current, migrate
+from broker.db.reports import SqlReports
+from broker.db.seal import seal_events
+from broker.db.unit_of_work import SqlUnitsOfWork
+from broker.destinations import DestinationRegistry
+from broker.domain.delivery import RetryPolicy
+from broker.errors import ConfigurationError, NotFound
+from broker.files.store import DiskFileStore
+from broker.queue import CeleryQueue, redis_url
+from broker.settings import DestinationSettings, Environment, read_environment
+from broker.site_file import LoadedSite, load_site
+from broker.workflow import operations
+from broker.workflow.clock import SystemClock
+from broker.workflow.completion import CompletionPolicy
+from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
+from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
+from broker.workflow.sending import DestinationEntry
+from broker.workflow.sweep import Chore
+
+_LIVES = {"print": timedelta(hours=4)}
+_LIFE = timedelta(hours=24)
+IMAGES = "images"
+"""Folder of received objects in the data directory."""
+
+
+def read_site(config: Path, environ: Mapping[str, str]) -> LoadedSite:
+    """Read and check a site file. Raises SiteFileError with every problem."""
+    from broker.dicom.objects.header import known_keyword
+
+    registry = DestinationRegistry.from_entry_points()
+    return load_site(config, environ=environ, options_of=registry.options_of, known_keyword=known_keyword)
+
+
+class Broker:
+    """The wired broker of one process. Use it as a context manager: leaving gives everything back."""
+
+    def __init__(
+        self, loaded: LoadedSite, environment: Environment, data_dir: Path, engine: Engine, queue: TaskQueue
+    ) -> None:
+        """Keep the parts; what only some roles need is built when first asked for."""
+        site = loaded.site
+        self.loaded = loaded
+        self.environment = environment
+        self.data_dir = data_dir
+        self.engine = engine
+        self.queue = queue
+        self.zone: tzinfo = ZoneInfo(site.site.timezone)
+        self.clock = SystemClock(self.zone)
+        self.units_of_work = SqlUnitsOfWork(engine, queue, self.clock)
+        self.reports = SqlReports(engine)
+        self.actions = _Actions(self)
+        self._registry = DestinationRegistry.from_entry_points()
+        self._entries: dict[str, DestinationEntry] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        """Answer the broker."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give back connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Give back connections; a closed broker is not used again."""
+        for entry in self._entries.values():
+            entry.plugin.close()
+        close = getattr(self.queue, "close", None)
+        if close is not None:
+            close()
+        self.engine.dispose()
+
+    # ---- destinations (workflow.sending.Wired) ----
+
+    def destination_names(self) -> Iterable[str]:
+        """Answer the names of the configured destinations."""
+        return self.loaded.site.destinations.keys()
+
+    def destination(self, name: str) -> DestinationEntry:
+        """Answer a configured destination, built on first use. Raises NotFound."""
+        with self._lock:
+            if name not in self._entries:
+                settings = self.loaded.site.destinations.get(name)
+                if settings is None:
+                    raise NotFound(f"There is no destination {name}.")
+                self._entries[name] = self._build(name, settings)
+            return self._entries[name]
+
+    def _build(self, name: str, settings: DestinationSettings) -> DestinationEntry:
+        site = self.loaded.site
+        context = DestinationContext(
+            name=name,
+            ae_title=site.site.ae_title,
+            data_dir=self.data_dir,
+            clock=self.clock,
+            site_name=site.site.name,
+        )
+        plugin = self._registry.build(settings.kind, settings.options, context)
+        retry = RetryPolicy(
+            first=settings.retry.first,
+            cap=settings.retry.cap,
+            life=None if settings.safekeeping else settings.retry.life or _LIVES.get(settings.kind, _LIFE),
+        )
+        return DestinationEntry(
+            name=name,
+            kind=settings.kind,
+            plugin=plugin,
+            retry=retry,
+            safekeeping=settings.safekeeping,
+            concurrency=settings.concurrency,
+        )
+
+    def check_destination(self, name: str) -> CheckResult:
+        """Talk to a destination now."""
+        return self.destination(name).plugin.check()
+
+    # ---- routing ----
+
+    @cached_property
+    def routing(self) -> RoutingPolicy:
+        """Answer the routes in force; the first to ask records the configuration version they come from."""
+        site = self.loaded.site
+        with self.units_of_work() as uow:
+            configuration = uow.decisions.record_configuration(
+                self.loaded.sha256, self.loaded.body, by="site file", now=self.clock.now()
+            )
+            uow.commit()
+        destinations = {
+            name: RoutedDestination(
+                name=name,
+                kind=settings.kind,
+                purpose=purpose_of(settings.kind, safekeeping=settings.safekeeping),
+                ae_title=settings.options.get("called_ae_title"),
+            )
+            for name, settings in site.destinations.items()
+        }
+        completion = CompletionPolicy(
+            series_quiet=site.completion.series_quiet,
+            study_quiet=site.completion.study_quiet,
+            cap=site.completion.cap,
+        )
+        return RoutingPolicy(self.loaded.routes, configuration, destinations, completion)
+
+    def route(self, instance_ids: Sequence[int]) -> object:
+        """Decide where images go; those already decided are left."""
+        policy = self.routing
+        with self.units_of_work() as uow:
+            uow.lock("routing")
+            routed = route(uow, instance_ids, policy, now=self.clock.now())
+            uow.commit()
+            return routed
+
+    def chores(self) -> Sequence[Chore]:
+        """Answer what the sweeper does from time to time beside sweeping."""
+        return (
+            Chore("seal events", 5.0, lambda: seal_events(self.engine)),
+            Chore("remove unfinished files", 600.0, self._remove_unfinished),
+        )
+
+    def _remove_unfinished(self) -> None:
+        self.files.sweep_incoming(older_than=self.clock.now() - timedelta(hours=1))
+
+    def destination_kinds(self) -> Sequence[str]:
+        """Answer the kinds that have a queue."""
+        return self._registry.kinds()
+
+    @property
+    def redis_url(self) -> str:
+        """Answer the address of Redis."""
+        return redis_url(self.data_dir, self.environment.redis_url)
+
+    # ---- images ----
+
+    @cached_property
+    def files(self) -> DiskFileStore:
+        """Answer the store of received objects."""
+        from broker.dicom.network.pdu import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+        limits = self.loaded.site.limits.storage
+        store = DiskFileStore(
+            self.data_dir / IMAGES,
+            self.clock,
+            implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+            implementation_version_name=IMPLEMENTATION_VERSION,
+            free_reserve_bytes=limits.free_reserve_bytes,
+            free_reserve_percent=limits.free_reserve_percent,
+        )
+        store.prepare()
+        return store
+
+
+class _Actions:
+    """What people may do to deliveries and destinations, for pages and command line alike."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    def retry(self, delivery: int, *, actor: str) -> None:
+        """Try a delivery again now."""
+        operations.retry(delivery, self._broker.units_of_work, self._broker.clock, actor=actor)
+
+    def cancel(self, delivery: int, *, actor: str) -> None:
+        """Decide that a delivery is not sent."""
+        operations.cancel(delivery, self._broker.units_of_work, self._broker.clock, actor=actor)
+
+    def pause(self, destination: str, *, actor: str) -> None:
+        """Hold a destination."""
+        self._known(destination)
+        operations.pause(destination, self._broker.units_of_work, self._broker.clock, actor=actor)
+
+    def resume(self, destination: str, *, actor: str) -> None:
+        """Let a destination go on."""
+        self._known(destination)
+        operations.resume(destination, self._broker.units_of_work, self._broker.clock, actor=actor)
+
+    def _known(self, destination: str) -> None:
+        if destination not in self._broker.loaded.site.destinations:
+            raise NotFound(f"There is no destination {destination}.")
+
+
+def open_broker(config: Path | None = None, data_dir: Path | None = None, *, role: str = "cli") -> Broker:
+    """Open the broker for one process. Raises SiteFileError, ConfigurationError or DatabaseUnavailable.
+
+    Without arguments: `$BROKER_CONFIG` and `$BROKER_DATA_DIR`, as a Celery worker is started.
+    """
+    config = config or Path(os.environ.get("BROKER_CONFIG", "config/broker.yaml"))
+    data_dir = (data_dir or Path(os.environ.get("BROKER_DATA_DIR", "data"))).absolute()
+    loaded = read_site(config, os.environ)
+    environment = read_environment(os.environ)
+    data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    engine = open_engine(database_url(data_dir, environment.database_url))
+    if role != "cli":
+        assert_durable(engine, accept_data_loss=environment.accept_data_loss)
+    if not is_current(engine):
+        engine.dispose()
+        raise ConfigurationError("the database is not at this version's schema; run: broker db migrate")
+    queue = CeleryQueue(redis_url(data_dir, environment.redis_url))
+    return Broker(loaded, environment, data_dir, engine, queue)
+
+
+def migrate_database(config: Path, data_dir: Path) -> str:
+    """Bring the schema to this version and write the installation's identity; answer the revision."""
+    read_site(config, os.environ)
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    environment = read_environment(os.environ)
+    engine = open_engine(database_url(data_dir, environment.database_url))
+    try:
+        assert_durable(engine, accept_data_loss=environment.accept_data_loss)
+        revision = migrate(engine)
+        uid_namespace(engine, now=SystemClock().now())
+    finally:
+        engine.dispose()
+    return revision
+
+
+def back_up(config: Path, data_dir: Path, target: Path) -> str:
+    """Write a consistent copy of database and images beside whatever runs; answer what was written."""
+    with open_broker(config, data_dir) as broker:
+        manifest = backup(broker.engine, broker.data_dir / IMAGES, target.absolute(), now=broker.clock.now())
+    return f"{target}: schema {manifest.schema}, written {manifest.created_at}"
+
+
+def bring_back(config: Path, data_dir: Path, source: Path) -> str:
+    """Put a backup into an empty data directory and database. Raises Conflict when they are not empty."""
+    read_site(config, os.environ)
+    data_dir = data_dir.absolute()
+    data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+    url = database_url(data_dir, read_environment(os.environ).database_url)
+    manifest = restore(url, data_dir / IMAGES, source.absolute())
+    return f"{data_dir}: schema {manifest.schema}, of {manifest.created_at}"

@@ -1,0 +1,118 @@
+"""What the pages and the command line ask of a wired broker: is everything serving, and why did it go there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from broker import __version__
+from broker.bootstrap import Broker
+from broker.dicom.objects.file_header import scan_file
+from broker.dicom.objects.header import ScanPlan, known_keyword
+from broker.domain.facts import order_facts, routing_facts
+from broker.domain.rules import Routes, compile_routes
+from broker.web.ports import Dashboard, HealthPart
+from broker.workflow import explain
+from broker.workflow.explain import ExplainedRoute
+from broker.workflow.ports import Instance, InstanceState
+from broker.workflow.reconciliation import join_order
+
+STALE = timedelta(seconds=20)
+"""A role beats every 5 s; silent for longer, it does not serve."""
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def dashboard(broker: Broker) -> Dashboard:
+    """Answer what the web application is built with."""
+    web = broker.loaded.site.listen.web
+    hosts = LOOPBACK_NAMES if web.host in LOOPBACK_NAMES else None
+    return Dashboard(
+        reports=broker.reports,
+        actions=broker.actions,
+        health=lambda: health(broker),
+        explain=lambda study: explain_study(broker, study),
+        clock=broker.clock,
+        zone=broker.zone,
+        site_name=broker.loaded.site.site.name,
+        hosts=hosts,
+        version=__version__,
+    )
+
+
+def expected_roles(broker: Broker) -> tuple[str, ...]:
+    """Answer the roles a whole broker has."""
+    storage = ("storage",) if broker.loaded.site.listen.storage is not None else ()
+    return ("hl7", "dicom", *storage, "worker", "sweep", "web")
+
+
+def health(broker: Broker) -> list[HealthPart]:
+    """Answer every role's last proof; a role with several processes is well when all of them are."""
+    now = broker.clock.now()
+    lines = broker.reports.roles()
+    parts = []
+    for role in expected_roles(broker):
+        fresh = [line for line in lines if line.role == role and now - line.beat_at < STALE]
+        failing = [line for line in fresh if not line.details.get("ok")]
+        shown = (failing or fresh)[:1]
+        parts.append(
+            HealthPart(
+                name=role,
+                ok=bool(fresh) and not failing,
+                detail=str(shown[0].details.get("detail", "")) if shown else "no sign of life",
+                beat_at=max((line.beat_at for line in lines if line.role == role), default=None),
+            )
+        )
+    return parts
+
+
+def explain_study(broker: Broker, study_instance_uid: str) -> Sequence[ExplainedRoute]:
+    """Answer why each route did or did not take the images of a study."""
+    with broker.units_of_work() as uow:
+        return explain.explain_study(uow, study_instance_uid, routes_of=_routes_of)
+
+
+def explain_file(broker: Broker, path: Path) -> Sequence[ExplainedRoute]:
+    """Answer what would be decided about a file if its sender pushed it now. Raises InvalidValue."""
+    routes = broker.loaded.routes
+    found = scan_file(path, ScanPlan.of(routes.image_keys))
+    header, now = found.header, broker.clock.now()
+    instance = Instance(
+        id=0,
+        sop_instance_uid=found.sop_instance_uid,
+        version=1,
+        sop_class_uid=found.sop_class_uid,
+        transfer_syntax_uid=found.transfer_syntax_uid,
+        study_instance_uid=header.first("StudyInstanceUID") or "",
+        series_instance_uid=header.first("SeriesInstanceUID") or "",
+        path=str(path),
+        size_bytes=path.stat().st_size,
+        data_set_offset=0,
+        sha256=None,
+        facts=header.values,
+        calling_ae_title=found.source_ae_title,
+        called_ae_title=broker.loaded.site.site.ae_title,
+        peer="",
+        state=InstanceState.RECEIVED,
+        received_at=now,
+        last_received_at=now,
+        patient_id=header.first("PatientID"),
+        accession_number=header.first("AccessionNumber"),
+        modality=header.first("Modality"),
+    )
+    with broker.units_of_work() as uow:
+        joined = join_order(uow, instance)
+    facts = routing_facts(
+        header.values,
+        calling_ae_title=instance.calling_ae_title,
+        order=order_facts(joined.views, keys=routes.order_keys),
+    )
+    return explain.explain_facts(routes, facts)
+
+
+def _routes_of(body: str) -> Routes:
+    """Compile the routes of a stored configuration version."""
+    raw = YAML(typ="safe", pure=True).load(body) or {}
+    return compile_routes(raw.get("routes") or [], known_keyword=known_keyword)

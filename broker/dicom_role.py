@@ -1,0 +1,203 @@
+"""Builds the DICOM listeners of a wired broker, with the services each port offers."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from broker.bootstrap import Broker
+from broker.db.worklist_query import SqlWorklistReader
+from broker.dicom.admission import AdmittedDevice, DevicePolicy, Network, UnknownDevices
+from broker.dicom.network.client import Proposal, Timeouts, open_association
+from broker.dicom.network.limits import ServerLimits
+from broker.dicom.network.negotiation import Offers
+from broker.dicom.network.server import DicomServer
+from broker.dicom.network.tls import ServerTls, TlsFiles
+from broker.dicom.network.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
+from broker.dicom.network.verification import VERIFICATION_SOP_CLASS_UID, verification_offer
+from broker.dicom.objects.answers import WorklistEncoder
+from broker.dicom.objects.header import ScanPlan
+from broker.dicom.services.mpps import PerformedStepService, performed_step_offer
+from broker.dicom.services.query_log import QueryLog
+from broker.dicom.services.storage import StorageService, storage_offers
+from broker.dicom.services.worklist import WorklistService, worklist_offer
+from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
+from broker.hl7.order_status import OrderStatusMessages
+from broker.settings import Device, DicomListener, StorageListener, Tls
+from broker.workflow.images import Receipt, ReceivedObject, ResendPolicy, receive_images
+from broker.workflow.procedure_steps import FeedbackTarget, PerformedPolicy
+from broker.workflow.routing import Purpose, purpose_of
+from broker.workflow.worklist import Worklist
+
+
+def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomServer, Callable[[], None]]:
+    """Build a DICOM listener; `others` are worklist and MPPS. Answers it with what to call after it stopped."""
+    site = broker.loaded.site
+    listen: DicomListener | StorageListener = (
+        site.listen.dicom if others else site.listen.storage or site.listen.dicom
+    )
+    offers = [verification_offer()]
+    closers: list[Callable[[], None]] = []
+    if others:
+        query_log = QueryLog(broker.units_of_work)
+        query_log.start()
+        closers.append(query_log.stop)
+        offers += [
+            worklist_offer(worklist_service(broker, query_log)),
+            performed_step_offer(performed_step_service(broker)),
+        ]
+    fallback = None
+    if storage:
+        fallback = storage_offers(
+            storage_service(broker), accept_unknown_storage=site.limits.storage.accept_unknown_storage
+        )
+    server = DicomServer(
+        listen.host,
+        listen.port,
+        offers=Offers(offers, otherwise=fallback),
+        policy=admission(broker, listen.host),
+        limits=server_limits(broker),
+        tls=_dicom_tls(listen.tls),
+        reuse_port=listen.processes > 1,
+    )
+
+    def close_all() -> None:
+        for close_one in closers:
+            close_one()
+
+    return server, close_all
+
+
+def storage_service(broker: Broker) -> StorageService:
+    """Build the Storage SCP of a site; it scans what the routes in force ask for."""
+    plan = ScanPlan.of(broker.loaded.routes.image_keys)
+    policy = ResendPolicy(
+        frozenset(
+            name
+            for name, settings in broker.loaded.site.destinations.items()
+            if purpose_of(settings.kind, safekeeping=settings.safekeeping) is Purpose.STORAGE
+        ),
+        broker.loaded.site.limits.storage.resend_after,
+    )
+
+    def receive(batch: Sequence[ReceivedObject]) -> list[Receipt]:
+        return receive_images(batch, broker.units_of_work, broker.clock, policy=policy)
+
+    return StorageService(broker.files, receive, plan=lambda: plan)
+
+
+def worklist_service(broker: Broker, query_log: QueryLog | None) -> WorklistService:
+    """Build the worklist SCP of a site."""
+    return WorklistService(
+        Worklist(SqlWorklistReader(broker.engine), broker.clock),
+        devices=device_profiles(broker),
+        query_log=query_log,
+        character_set=(broker.loaded.site.site.character_set,),
+    )
+
+
+def device_profiles(broker: Broker) -> Callable[[str], DeviceProfile]:
+    """Answer how to find the profile of a calling AE title."""
+    profiles = {device.ae_title: device_profile(device) for device in broker.loaded.site.devices}
+    return lambda ae_title: profiles.get(ae_title, DEFAULT_DEVICE)
+
+
+def device_profile(device: Device) -> DeviceProfile:
+    """Answer how a device likes to be spoken to."""
+    return DeviceProfile(
+        ae_title=device.ae_title,
+        modalities=device.modality,
+        character_set=tuple(device.character_set.split("\\")) if device.character_set else (),
+        max_results=device.max_results,
+    )
+
+
+def performed_step_service(broker: Broker) -> PerformedStepService:
+    """Build the MPPS SCP of a site; its status messages go where `feedback` says."""
+    site = broker.loaded.site
+    feedback, messages = None, None
+    if site.feedback is not None:
+        kind = site.destinations[site.feedback.destination].kind
+        feedback = FeedbackTarget(site.feedback.destination, kind)
+        messages = OrderStatusMessages(
+            broker.clock, message=site.feedback.message, sending_application=site.site.ae_title
+        )
+    return PerformedStepService(
+        broker.units_of_work,
+        clock=broker.clock,
+        encoder=WorklistEncoder(),
+        messages=messages,
+        policy=PerformedPolicy(feedback=feedback),
+        devices=device_profiles(broker),
+    )
+
+
+def admission(broker: Broker, host: str) -> DevicePolicy:
+    """Answer who may open associations; the broker may ask itself, to prove that it serves."""
+    site = broker.loaded.site
+    devices = [AdmittedDevice(device.ae_title, _networks(device.host)) for device in site.devices]
+    own = [*_networks("127.0.0.0/8"), *_networks("::1"), *(_networks(host) if _is_address(host) else ())]
+    if site.site.ae_title not in {device.ae_title for device in devices}:
+        devices.append(AdmittedDevice(site.site.ae_title, tuple(own)))
+    return DevicePolicy(
+        site.site.ae_title, tuple(devices), UnknownDevices(site.listen.dicom.accept_unknown_devices)
+    )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _networks(host: str | None) -> tuple[Network, ...]:
+    """Read an address or network; a name is looked up once, at start."""
+    if not host:
+        return ()
+    try:
+        return (ipaddress.ip_network(host, strict=False),)
+    except ValueError:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return tuple(ipaddress.ip_network(address) for address in sorted(found))
+
+
+def server_limits(broker: Broker) -> ServerLimits:
+    """Answer the engine's limits from the settings."""
+    limits = broker.loaded.site.limits.dicom
+    return ServerLimits(
+        associations=limits.max_associations,
+        unassociated=limits.max_unassociated,
+        connections_per_unlisted_address=limits.max_associations_per_host,
+        first_pdu_s=limits.first_pdu_timeout.total_seconds(),
+        pdu_s=limits.pdu_timeout.total_seconds(),
+        idle_s=limits.idle_timeout.total_seconds(),
+        send_s=limits.send_timeout.total_seconds(),
+    )
+
+
+def _dicom_tls(tls: Tls | None) -> ServerTls | None:
+    if tls is None:
+        return None
+    files = TlsFiles(certificate=tls.certificate, key=tls.key, trusted=tls.client_ca)
+    return ServerTls(files, require_client_certificate=tls.client_ca is not None)
+
+
+def echo(host: str, port: int, ae_title: str) -> str:
+    """Ask a listener of ours as a scanner would (C-ECHO); answer how long it took."""
+    before = time.monotonic()
+    timeouts = Timeouts(connect_s=3.0, association_s=3.0, response_s=3.0, release_s=1.0)
+    with open_association(
+        host,
+        port,
+        calling_ae_title=ae_title,
+        called_ae_title=ae_title,
+        contexts=[Proposal(VERIFICATION_SOP_CLASS_UID, (IMPLICIT_VR_LITTLE_ENDIAN,))],
+        timeouts=timeouts,
+    ) as association:
+        status = association.echo()
+    if status:
+        raise OSError(f"C-ECHO answered {status:04X}")
+    return f"port {port} answers C-ECHO in {(time.monotonic() - before) * 1000:.1f} ms"

@@ -1,0 +1,141 @@
+"""`broker serve`: the whole broker in one command, on SQLite and the bundled Valkey unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from broker.bootstrap import migrate_database, read_site
+from broker.db.engine import DataDirectoryLock
+from broker.errors import BrokerError, ConfigurationError
+from broker.logs import configure_logging
+from broker.queue import embedded_socket
+from broker.settings import Site, read_environment
+from broker.site_file import LoadedSite
+from broker.supervisor import Role, Supervisor
+from broker.valkey import EmbeddedValkey
+
+READY_TIMEOUT_S = 30.0
+
+
+def serve_all(config: Path, data_dir: Path) -> int:
+    """Run every role until SIGTERM or SIGINT. Answers the exit code; 2 = it could not start."""
+    configure_logging(role="serve", level=os.environ.get("BROKER_LOG_LEVEL", "INFO"))
+    config, data_dir = config.absolute(), data_dir.absolute()
+    try:
+        loaded = read_site(config, os.environ)
+        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            environment = read_environment(os.environ)
+            if environment.database_url is None:
+                stack.enter_context(DataDirectoryLock(data_dir))
+            refuse_ports_in_use(loaded.site)
+            migrate_database(config, data_dir)
+            roles = list(_roles(loaded, config, data_dir))
+            if environment.redis_url is None:
+                roles.insert(0, _valkey_role(data_dir))
+            os.environ["BROKER_CONFIG"], os.environ["BROKER_DATA_DIR"] = str(config), str(data_dir)
+            _preload()
+            return Supervisor(roles).run(on_started=lambda: _announce(loaded.site))
+    except BrokerError as error:
+        print(f"broker: {error}", file=sys.stderr)
+        return 2
+
+
+def _roles(loaded: LoadedSite, config: Path, data_dir: Path) -> Iterator[Role]:
+    listen = loaded.site.listen
+
+    def started(name: str) -> Callable[[], int]:
+        def run() -> int:
+            from broker.roles import run_role
+
+            return run_role(name, config, data_dir)
+
+        return run
+
+    yield Role("hl7", started("hl7"))
+    for _ in range(listen.dicom.processes):
+        yield Role("dicom", started("dicom"))
+    if listen.storage is not None:
+        for _ in range(listen.storage.processes):
+            yield Role("storage", started("storage"))
+    yield Role("worker", lambda: _worker(config, data_dir))
+    yield Role("sweep", started("sweep"))
+    yield Role("web", started("web"))
+
+
+def _worker(config: Path, data_dir: Path) -> int:
+    """Run the Celery worker, found by its entry point: the broker does not import its workers."""
+    (point,) = entry_points(group="broker.roles", name="worker")
+    code: int = point.load()(config, data_dir)
+    return code
+
+
+def _valkey_role(data_dir: Path) -> Role:
+    return Role("valkey", lambda: EmbeddedValkey(data_dir, embedded_socket(data_dir)).run())
+
+
+def refuse_ports_in_use(site: Site) -> None:
+    """Raise ConfigurationError naming the key of a port somebody else listens on."""
+    listen = site.listen
+    wanted = {"hl7": listen.hl7, "dicom": listen.dicom, "storage": listen.storage, "web": listen.web}
+    for key, listener in wanted.items():
+        if listener is None or listener.port == 0:
+            continue
+        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((listener.host, listener.port))
+            except OSError as error:
+                raise ConfigurationError(
+                    f"listen.{key}: cannot listen on {listener.host}:{listener.port}: {os.strerror(error.errno or 0)}"
+                ) from error
+
+
+def _preload() -> None:
+    """Import what the roles share, so that the forked processes share its memory; no threads, no connections."""
+    import broker.dicom.network.server
+    import broker.roles  # noqa: F401
+
+
+def _announce(site: Site) -> None:
+    """Say where the broker listens, once every port answers."""
+    listen = site.listen
+    listeners = {"HL7": listen.hl7, "DICOM": listen.dicom, "storage": listen.storage, "dashboard": listen.web}
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    for name, listener in listeners.items():
+        if listener is None or listener.port == 0:
+            continue
+        if not _answers(listener.host, listener.port, deadline):
+            print(f"broker: {name} does not answer yet on {listener.host}:{listener.port}", file=sys.stderr)
+            return
+    print(
+        f"broker: serving {site.site.name}\n"
+        f"  HL7        {listen.hl7.host}:{listen.hl7.port}\n"
+        f"  DICOM      {listen.dicom.host}:{listen.dicom.port}  AE title {site.site.ae_title}\n"
+        + (f"  storage    {listen.storage.host}:{listen.storage.port}\n" if listen.storage else "")
+        + f"  dashboard  http://{listen.web.host}:{listen.web.port}",
+        flush=True,
+    )
+
+
+def _answers(host: str, port: int, deadline: float) -> bool:
+    from broker.roles import reachable
+
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((reachable(host), port), timeout=1.0):
+                return True
+        except OSError:
+            if signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0.05) is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return False
+    return False

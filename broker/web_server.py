@@ -1,0 +1,76 @@
+"""Runs the web application in a thread of its role."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+
+import uvicorn
+
+from broker.bootstrap import Broker
+from broker.dashboard import dashboard
+from broker.roles import reachable
+from broker.web.app import create_app
+
+
+class WebServer:
+    """Uvicorn around the application; told to stop by its role, not by signals."""
+
+    def __init__(self, broker: Broker) -> None:
+        """Bind nothing yet."""
+        listen = broker.loaded.site.listen.web
+        self._host, self._port = listen.host, listen.port
+        self._socket: socket.socket | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(dashboard(broker)),
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=64,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=16 * 1024,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Bind and serve. Raises OSError when the port cannot be had."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((self._host, self._port))
+        bound.listen(128)
+        self._socket = bound
+        self._port = bound.getsockname()[1]
+        self._thread.start()
+
+    def _run(self) -> None:
+        assert self._socket is not None
+        self._server.run(sockets=[self._socket])
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it still runs."""
+        return self._thread.is_alive()
+
+    def prove(self) -> str:
+        """Fetch a page as a browser would."""
+        before = time.monotonic()
+        connection = http.client.HTTPConnection(reachable(self._host), self._port, timeout=5.0)
+        try:
+            connection.request("GET", "/static/favicon.svg")
+            status = connection.getresponse().status
+        finally:
+            connection.close()
+        if status != 200:
+            raise OSError(f"answered {status}")
+        return f"port {self._port} answers in {(time.monotonic() - before) * 1000:.1f} ms"
+
+    def stop(self, grace_s: float) -> None:
+        """Finish what runs, then stop."""
+        self._server.should_exit = True
+        self._thread.join(grace_s)
