@@ -14,25 +14,25 @@ from broker.hl7.tokenizer import Message, Segment
 class Group:
     """Finds segments by name, its own first and then those of the group around it."""
 
-    __slots__ = ("_parent", "_segments")
+    __slots__ = ("segments",)
 
     def __init__(self, segments: dict[str, list[Segment]], parent: Group | None = None) -> None:
-        self._segments = segments
-        self._parent = parent
+        own = {name: found for name, found in segments.items() if found}
+        around: dict[str, list[Segment]] = {} if parent is None else parent.segments
+        self.segments: dict[str, list[Segment]] = {**around, **own}
 
     def first(self, name: str) -> Segment | None:
         """Give the first segment of a name."""
-        found = self._segments.get(name)
-        if found:
-            return found[0]
-        return self._parent.first(name) if self._parent is not None else None
+        found = self.segments.get(name)
+        return found[0] if found is not None else None
 
     def all(self, name: str) -> list[Segment]:
         """List the segments of a name."""
-        found = self._segments.get(name)
-        if found:
-            return found
-        return self._parent.all(name) if self._parent is not None else []
+        return self.segments.get(name, [])
+
+    def without(self, name: str) -> Group:
+        """See the group without the segments of a name."""
+        return Group({other: found for other, found in self.segments.items() if other != name})
 
 
 @dataclass(slots=True)
@@ -52,11 +52,11 @@ class OrderGroup:
 
     def order_view(self, patient: Group) -> Group:
         """See the group as an order: notes are those after ORC."""
-        return Group({**self.segments, "NTE": self.order_notes}, patient)
+        return Group({**self.segments, "NTE": self.order_notes}, patient.without("NTE"))
 
     def procedure_view(self, patient: Group) -> Group:
         """See the group as a procedure: notes are those after OBR."""
-        return Group({**self.segments, "NTE": self.procedure_notes}, patient)
+        return Group({**self.segments, "NTE": self.procedure_notes}, patient.without("NTE"))
 
     def step_views(self, patient: Group) -> list[Group]:
         """See the group as its steps: one per IPC, or one for the OBR."""

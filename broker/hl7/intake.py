@@ -82,6 +82,10 @@ class _Result:
     silent: bool = False
 
 
+class _UndoneError(Exception):
+    """A message failed half-way in a transaction without savepoints."""
+
+
 class Intake:
     """Handles batches of messages; the MessageHandler of the listener."""
 
@@ -108,10 +112,10 @@ class Intake:
     def handle_batch(self, messages: Sequence[InboundMessage]) -> list[Answer]:
         """Handle messages in order and answer each; whatever is acknowledged is committed."""
         try:
-            with self._units_of_work() as uow:
-                answers = [self._handle(uow, message) for message in messages]
-                uow.commit()
-            return answers
+            try:
+                return self._transact(messages, guarded=False)
+            except _UndoneError:
+                return self._transact(messages, guarded=True)
         except OutOfResources as error:
             # Not the fault of any message: say nothing, hang up, and every sender sends again.
             log.error("messages not kept", count=len(messages), error=type(error).__name__)
@@ -122,6 +126,17 @@ class Intake:
                 return [self.handle_batch([message])[0] for message in messages]
             log.error("message failed", error=type(error).__name__)
             return [self._count_failure(messages[0])]
+
+    def _transact(self, messages: Sequence[InboundMessage], *, guarded: bool) -> list[Answer]:
+        """Handle messages in one transaction.
+
+        Unguarded, none of them may fail half-way, or all is undone and done again; guarded, each has a
+        savepoint. Conflicts are rare and two savepoint statements per message are not free.
+        """
+        with self._units_of_work() as uow:
+            answers = [self._handle(uow, message, guarded=guarded) for message in messages]
+            uow.commit()
+        return answers
 
     def refuse(self, head: bytes, reason: str) -> bytes | None:
         """Write a rejection for a block that was lost, if enough of it came to know whom to answer."""
@@ -137,7 +152,7 @@ class Intake:
 
     # --- one message ---
 
-    def _handle(self, uow: UnitOfWork, inbound: InboundMessage) -> Answer:
+    def _handle(self, uow: UnitOfWork, inbound: InboundMessage, *, guarded: bool) -> Answer:
         try:
             read = self._read(inbound.payload)
         except NoHeaderError:
@@ -147,7 +162,7 @@ class Intake:
         stored, repeated = self._recognise(uow, read, inbound)
         if repeated:
             return self._repeat(uow, stored, read)
-        result = self._evaluate(uow, stored, read)
+        result = self._evaluate(uow, stored, read, guarded=guarded)
         codes = () if result.silent else acknowledgements(read.header, result.verdict)
         replies = tuple(self._write(read.header, code, read.charset, result.problems) for code in codes)
         uow.messages.save(
@@ -223,7 +238,7 @@ class Intake:
         codes = acknowledgements(read.header, Verdict(code[-1]))
         return Answer(tuple(self._write(read.header, each, read.charset, ()) for each in codes))
 
-    def _evaluate(self, uow: UnitOfWork, stored: StoredMessage, read: _Read) -> _Result:
+    def _evaluate(self, uow: UnitOfWork, stored: StoredMessage, read: _Read, *, guarded: bool) -> _Result:
         reception = read.mapping.file.reception
         mapped = Mapped()
         try:
@@ -236,8 +251,8 @@ class Intake:
                 return _Result(MessageOutcome.REFUSED, verdict, problems)
             if mapped.ignored:
                 return _Result(MessageOutcome.IGNORED, Verdict.ACCEPTED, problems, silent=mapped.is_response)
-            applied = self._apply_all(uow, mapped.requests)
-        except OutOfResources:
+            applied = self._apply_all(uow, mapped.requests, guarded=guarded)
+        except (OutOfResources, _UndoneError):
             raise
         except (Conflict, IllegalTransition, NotFound) as error:
             problems = (*read.problems, *mapped.problems, _problem_of(error, mapped.requests))
@@ -254,15 +269,25 @@ class Intake:
         warnings = tuple(Problem("0", text, severity=Severity.WARNING) for text in applied.warnings)
         return _Result(MessageOutcome.ACCEPTED, Verdict.ACCEPTED, (*problems, *warnings), applied.order)
 
-    def _apply_all(self, uow: UnitOfWork, requests: Sequence[Request]) -> Applied:
+    def _apply_all(self, uow: UnitOfWork, requests: Sequence[Request], *, guarded: bool) -> Applied:
         """Apply the requests of one message together or not at all."""
+        if guarded:
+            with uow.savepoint():
+                return self._apply_each(uow, requests)
+        try:
+            return self._apply_each(uow, requests)
+        except OutOfResources:
+            raise
+        except Exception as error:
+            raise _UndoneError from error
+
+    def _apply_each(self, uow: UnitOfWork, requests: Sequence[Request]) -> Applied:
         order: int | None = None
         warnings: list[str] = []
-        with uow.savepoint():
-            for request in requests:
-                applied = self._apply(request, uow)
-                order = order if applied.order is None else applied.order
-                warnings += applied.warnings
+        for request in requests:
+            applied = self._apply(request, uow)
+            order = order if applied.order is None else applied.order
+            warnings += applied.warnings
         return Applied(order, tuple(warnings))
 
     def _failure(self, stored: StoredMessage, error: Exception) -> _Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -51,6 +52,8 @@ class _Rule:
     observations: frozenset[str]
     default: str | None
     required: bool
+    always: bool
+    """There is more to it than its paths: observations, a default, a duty."""
 
 
 class CompiledRules:
@@ -83,8 +86,17 @@ class CompiledRules:
     ) -> Read:
         """Read one section; what cannot be converted is a problem of `severity` and not taken."""
         read = Read()
+        segments = group.segments
         for rule in self._sections[section]:
-            _apply(rule, group, conversion, read, problems, severity)
+            # Most places of most messages are empty: that is found out first, and cheaply.
+            for path in rule.paths:
+                found = segments.get(path.segment)
+                if found is not None and found[0].has(path.field):
+                    _apply(rule, group, conversion, read, problems, severity)
+                    break
+            else:
+                if rule.always:
+                    _apply(rule, group, conversion, read, problems, severity)
         return read
 
     def read_one(
@@ -196,9 +208,12 @@ def _take_date_time(rule: _Rule, segment: Segment, path: Path, conversion: Conve
     return True
 
 
+_written = lru_cache(maxsize=1024)(str)
+
+
 def _place(path: Path, segment: Segment) -> str:
     if segment.occurrence == 1:
-        return str(path)
+        return _written(path)
     return f"{path.segment}[{segment.occurrence}]-{str(path).partition('-')[2]}"
 
 
@@ -222,6 +237,7 @@ def _compile(keyword: str, rule: FieldRule) -> _Rule:
         frozenset(text.upper() for text in rule.observation),
         rule.default,
         rule.required,
+        always=bool(rule.observation) or rule.default is not None or rule.required,
     )
 
 

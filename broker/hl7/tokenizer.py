@@ -124,14 +124,21 @@ class Segment:
         """Give the separators of the message."""
         return self._separators
 
+    def has(self, number: int) -> bool:
+        """Tell whether a field holds anything."""
+        fields = self._fields or self._split()
+        return number < len(fields) and bool(fields[number])
+
+    def _split(self) -> list[str]:
+        # A bounded split: a segment of eight million separators stays one string.
+        self._fields = fields = self.text.split(self._separators.field, _MAX_FIELDS)
+        if self.name == "MSH":
+            fields.insert(1, self._separators.field)
+        return fields
+
     def field(self, number: int) -> str:
         """Give a whole field as sent, separators and escapes included; empty when absent."""
-        fields = self._fields
-        if fields is None:
-            # A bounded split: a segment of eight million separators stays one string.
-            fields = self._fields = self.text.split(self._separators.field, _MAX_FIELDS)
-            if self.name == "MSH":
-                fields.insert(1, self._separators.field)
+        fields = self._fields or self._split()
         if number >= len(fields) or number > _MAX_FIELDS - 1:
             return ""
         value = fields[number]
