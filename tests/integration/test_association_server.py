@@ -818,6 +818,28 @@ def test_a_silent_connection_to_the_tls_port_keeps_nobody_waiting(certificates):
             sock.close()
 
 
+def test_silent_connections_to_the_tls_port_are_displaced(certificates):
+    limits = ServerLimits(unassociated=3, displace_after_s=0.0, first_pdu_s=30.0)
+    with listening(tls=ServerTls(files(certificates, "broker")), limits=limits) as server:
+        silent = [knocking(server) for _ in range(12)]
+        with connected(server, tls=ClientTls(files(certificates, "ct1"))) as association:
+            assert association.echo() == 0
+        wait_until(lambda: len(server._connections) <= 3)
+        for sock in silent:
+            sock.close()
+
+
+def test_a_stopping_tls_listener_ends_idle_associations_and_never_speaks_in_the_clear(certificates):
+    with listening(tls=ServerTls(files(certificates, "broker"))) as server:
+        association = connected(server, tls=ClientTls(files(certificates, "ct1")))
+        wait_until(lambda: any(connection.idle for connection in server._connections))
+        server.stop(grace_s=2.0)
+        # OpenSSL writes nothing more after the interrupted read, so there is no A-ABORT; nor a plain one.
+        with pytest.raises(AssociationLost):
+            association.echo()
+        assert server.diary.reasons == [CloseReason.STOPPED]
+
+
 def test_without_a_certificate_or_without_tls_nobody_gets_in(certificates):
     with listening(tls=ServerTls(files(certificates, "broker"))) as server:
         nameless = ClientTls(TlsFiles(trusted=certificates / "ca.pem"))

@@ -83,18 +83,20 @@ class Channel:
 
     def interrupt(self) -> None:
         """Wake a thread that is blocked in receive_into: it sees the end of the stream."""
-        with contextlib.suppress(OSError):  # the connection may be gone already
-            self._sock.shutdown(socket.SHUT_RD)
+        self._shut(socket.SHUT_RD)
 
     def kill(self) -> None:
         """Wake whoever uses the channel: both directions are at their end."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        self._shut(socket.SHUT_RDWR)
 
     def finish_sending(self) -> None:
         """Let the peer see the end of the stream after our last word."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_WR)
+        self._shut(socket.SHUT_WR)
+
+    def _shut(self, how: int) -> None:
+        # The plain method also for TLS: SSLSocket.shutdown would drop the encryption under a reading thread.
+        with contextlib.suppress(OSError):  # the connection may be gone already
+            socket.socket.shutdown(self._sock, how)
 
     def close(self, *, linger_s: float = 0.0) -> None:
         """Close; with linger_s first wait for the peer to close, so that it can read our last word.

@@ -29,6 +29,8 @@ FURTHER_STORAGE_SOP_CLASSES: Final = frozenset(
         "1.2.840.10008.5.1.1.30",  # Hardcopy Color Image (retired)
     }
 )
+# Services about inventories that stand inside the root (PS3.4 annex KK to MM).
+_NOT_STORAGE: Final = frozenset(f"{STORAGE_ROOT}201.{service}" for service in range(2, 7))
 _STANDARD_ROOT: Final = "1.2.840.10008."
 _CACHE_ENTRIES: Final = 64
 _CACHED_REQUEST_BYTES: Final = 32 * 1024
@@ -39,6 +41,8 @@ def is_storage_sop_class(uid: str, *, accept_unknown: bool = False) -> bool:
 
     `accept_unknown` also takes private SOP classes: whatever is not the standard's own may be an image.
     """
+    if uid in _NOT_STORAGE:
+        return False
     if uid.startswith(STORAGE_ROOT) or uid in FURTHER_STORAGE_SOP_CLASSES:
         return True
     return accept_unknown and not uid.startswith(_STANDARD_ROOT)

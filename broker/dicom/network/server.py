@@ -315,7 +315,6 @@ class DicomServer:
             secured = self._handshake(connection, self._tls)
             if secured is None:
                 return
-            connection.channel = TlsChannel(secured)
             tls_subject = subject_of(secured)
         association = ServedAssociation(
             connection.channel,
@@ -336,12 +335,15 @@ class DicomServer:
             connection.channel.close(linger_s=min(linger_s, _STOP_LINGER_S) if self.is_stopping else linger_s)
 
     def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:
-        sock = connection.sock
-        sock.settimeout(self._limits.first_pdu_s)
+        secured = connection.sock
         try:
-            return tls.context().wrap_socket(sock, server_side=True)
+            secured.settimeout(self._limits.first_pdu_s)  # of the whole handshake
+            secured = tls.context().wrap_socket(secured, server_side=True, do_handshake_on_connect=False)
+            connection.channel = TlsChannel(secured)  # so that this newcomer, too, can be displaced
+            secured.do_handshake()
+            return secured
         except OSError as error:
-            sock.close()
+            secured.close()
             why = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
             self._observer.refused(
                 Knock(
