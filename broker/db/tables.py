@@ -325,7 +325,7 @@ class InstanceRow(SQLModel, table=True):
         Index("ix_instance_series", "series_instance_uid"),
         Index("ix_instance_study_received", "study_instance_uid", "received_at"),
         _where("ix_instance_undecided", "id", holds="state = 'RECEIVED'"),
-        _where("ix_instance_unrouted", "study_instance_uid", "id", holds="state = 'UNROUTED'"),
+        _where("ix_instance_unrouted", "id", "study_instance_uid", holds="state = 'UNROUTED'"),
         Index("ix_instance_received_at", "received_at"),
     )
     id: int | None = _id()
@@ -407,7 +407,7 @@ class DeliveryRow(SQLModel, table=True):
         # What happens often looks at open deliveries only: these stay small however long the history grows.
         _where("ix_delivery_quiet", "due_at", "destination", "id", holds="state = 'COLLECTING'"),
         _where("ix_delivery_next", "destination", "priority", "due_at", "id", holds="state = 'PENDING'"),
-        _where("ix_delivery_lease", "lease_until", "destination", "id", holds="state = 'IN_PROGRESS'"),
+        _where("ix_delivery_in_progress", "destination", "lease_until", "id", holds="state = 'IN_PROGRESS'"),
         _where(
             "ix_delivery_ordering",
             "ordering_key",
@@ -415,7 +415,8 @@ class DeliveryRow(SQLModel, table=True):
             "id",
             holds=f"{_OPEN} AND ordering_key IS NOT NULL",
         ),
-        _where("ix_delivery_dead", "destination", "id", holds="state = 'DEAD'"),
+        _where("ix_delivery_dead", "id", "destination", holds="state = 'DEAD'"),
+        _where("ix_delivery_cancelled", "id", "destination", holds="state = 'CANCELLED'"),
         _where("ix_delivery_delivered", "updated_at", "destination", holds="state = 'DELIVERED'"),
         # One open delivery per route, destination and unit: routing twice, or two workers at once, join it.
         _where(
@@ -426,7 +427,6 @@ class DeliveryRow(SQLModel, table=True):
             holds=f"{_OPEN} AND route IS NOT NULL",
             unique=True,
         ),
-        Index("ix_delivery_state", "state", "id"),
         Index("ix_delivery_destination", "destination", "id"),
         Index("ix_delivery_created_at", "created_at"),
         CheckConstraint("attempt >= 0", name="attempt"),
@@ -509,7 +509,6 @@ class EventRow(SQLModel, table=True):
         Index("ix_event_study", "study_instance_uid"),
         Index("ix_event_order", "order"),
         Index("ix_event_name_at", "name", "at"),
-        _where("ix_event_unsealed", "id", holds="seal_no IS NULL"),
     )
     id: int | None = _id()
     at: datetime = _instant()

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Select, false, func, select
 
-from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.domain.delivery import DeliveryState
@@ -50,7 +50,7 @@ class DeliveryReports(Reader):
         """List deliveries, newest first."""
         statement = _COLUMNS.order_by(DELIVERY.c.id.desc())
         if state:
-            statement = statement.where(DELIVERY.c.state == state.strip().upper())
+            statement = statement.where(_is_in(state.strip().upper()))
         if destination:
             statement = statement.where(DELIVERY.c.destination == destination)
         if study_instance_uid:
@@ -98,6 +98,11 @@ class DeliveryReports(Reader):
                 )
             )
         return lines
+
+
+def _is_in(state: str) -> ColumnElement[bool]:
+    known = DeliveryState.__members__.get(state)
+    return false() if known is None else listed_in_state(known)
 
 
 def _count(state: DeliveryState) -> Select[Any]:

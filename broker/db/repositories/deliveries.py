@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, bindparam, case, exists, func, not_, or_, select, update
 
-from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
 from broker.db.repositories.delivery_items import SqlDeliveryItems
 from broker.db.schema import DELIVERY, DELIVERY_ITEM, DESTINATION, INSTANCE
 from broker.db.transaction import Transaction
@@ -262,7 +262,7 @@ class SqlDeliveries(SqlDeliveryItems):
         limit: int = 500,
     ) -> list[int]:
         """Answer ids greater than `after` in a state, ascending: one page of what an operator acts on."""
-        statement = select(DELIVERY.c.id).where(DELIVERY.c.state == state.value, DELIVERY.c.id > after)
+        statement = select(DELIVERY.c.id).where(listed_in_state(state), DELIVERY.c.id > after)
         if destination is not None:
             statement = statement.where(DELIVERY.c.destination == destination)
         if study_instance_uid is not None:
@@ -276,7 +276,7 @@ class SqlDeliveries(SqlDeliveryItems):
             select(DELIVERY.c.id)
             .where(
                 in_state(DeliveryState.COLLECTING),
-                or_(DELIVERY.c.due_at <= now, DELIVERY.c.collect_until <= now),
+                DELIVERY.c.due_at <= now,  # which is never later than the cap
             )
             .order_by(DELIVERY.c.due_at, DELIVERY.c.id)
             .limit(limit)
@@ -347,6 +347,9 @@ class SqlDeliveries(SqlDeliveryItems):
 
 
 def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:
+    due_at = delivery.due_at
+    if delivery.state is DeliveryState.COLLECTING and delivery.collect_until is not None:
+        due_at = min(due_at, delivery.collect_until)
     return {
         "destination": delivery.destination,
         "kind": delivery.kind,
@@ -362,7 +365,7 @@ def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "attempt": delivery.attempt,
         "failures": delivery.failures,
         "priority": delivery.priority,
-        "due_at": delivery.due_at,
+        "due_at": due_at,
         "collect_until": delivery.collect_until,
         "lease_until": delivery.lease_until,
         "worker": delivery.worker,

@@ -71,13 +71,6 @@ def upgrade() -> None:
         batch_op.create_index("ix_event_order", ["order"], unique=False)
         batch_op.create_index("ix_event_study", ["study_instance_uid"], unique=False)
         batch_op.create_index("ix_event_subject", ["subject", "subject_id"], unique=False)
-        batch_op.create_index(
-            "ix_event_unsealed",
-            ["id"],
-            unique=False,
-            sqlite_where=sa.text("seal_no IS NULL"),
-            postgresql_where=sa.text("seal_no IS NULL"),
-        )
 
     op.create_table(
         "heartbeat",
@@ -302,10 +295,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.create_index(
+            "ix_delivery_cancelled",
+            ["id", "destination"],
+            unique=False,
+            sqlite_where=sa.text("state = 'CANCELLED'"),
+            postgresql_where=sa.text("state = 'CANCELLED'"),
+        )
         batch_op.create_index("ix_delivery_created_at", ["created_at"], unique=False)
         batch_op.create_index(
             "ix_delivery_dead",
-            ["destination", "id"],
+            ["id", "destination"],
             unique=False,
             sqlite_where=sa.text("state = 'DEAD'"),
             postgresql_where=sa.text("state = 'DEAD'"),
@@ -319,8 +319,8 @@ def upgrade() -> None:
         )
         batch_op.create_index("ix_delivery_destination", ["destination", "id"], unique=False)
         batch_op.create_index(
-            "ix_delivery_lease",
-            ["lease_until", "destination", "id"],
+            "ix_delivery_in_progress",
+            ["destination", "lease_until", "id"],
             unique=False,
             sqlite_where=sa.text("state = 'IN_PROGRESS'"),
             postgresql_where=sa.text("state = 'IN_PROGRESS'"),
@@ -351,7 +351,6 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'COLLECTING'"),
             postgresql_where=sa.text("state = 'COLLECTING'"),
         )
-        batch_op.create_index("ix_delivery_state", ["state", "id"], unique=False)
         batch_op.create_index(
             batch_op.f("ix_delivery_study_instance_uid"), ["study_instance_uid"], unique=False
         )
@@ -453,7 +452,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(
             "ix_instance_unrouted",
-            ["study_instance_uid", "id"],
+            ["id", "study_instance_uid"],
             unique=False,
             sqlite_where=sa.text("state = 'UNROUTED'"),
             postgresql_where=sa.text("state = 'UNROUTED'"),
@@ -767,7 +766,6 @@ def downgrade() -> None:
             ),
         )
         batch_op.drop_index(batch_op.f("ix_delivery_study_instance_uid"))
-        batch_op.drop_index("ix_delivery_state")
         batch_op.drop_index(
             "ix_delivery_quiet",
             sqlite_where=sa.text("state = 'COLLECTING'"),
@@ -789,7 +787,7 @@ def downgrade() -> None:
             postgresql_where=sa.text("state = 'PENDING'"),
         )
         batch_op.drop_index(
-            "ix_delivery_lease",
+            "ix_delivery_in_progress",
             sqlite_where=sa.text("state = 'IN_PROGRESS'"),
             postgresql_where=sa.text("state = 'IN_PROGRESS'"),
         )
@@ -805,6 +803,11 @@ def downgrade() -> None:
             postgresql_where=sa.text("state = 'DEAD'"),
         )
         batch_op.drop_index("ix_delivery_created_at")
+        batch_op.drop_index(
+            "ix_delivery_cancelled",
+            sqlite_where=sa.text("state = 'CANCELLED'"),
+            postgresql_where=sa.text("state = 'CANCELLED'"),
+        )
 
     op.drop_table("delivery")
     with op.batch_alter_table("patient_alias", schema=None) as batch_op:
@@ -836,11 +839,6 @@ def downgrade() -> None:
     op.drop_table("installation")
     op.drop_table("heartbeat")
     with op.batch_alter_table("event", schema=None) as batch_op:
-        batch_op.drop_index(
-            "ix_event_unsealed",
-            sqlite_where=sa.text("seal_no IS NULL"),
-            postgresql_where=sa.text("seal_no IS NULL"),
-        )
         batch_op.drop_index("ix_event_subject")
         batch_op.drop_index("ix_event_study")
         batch_op.drop_index("ix_event_order")

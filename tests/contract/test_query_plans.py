@@ -1,0 +1,96 @@
+"""What runs often looks through an index of open work, however long the history grows."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, text
+
+from broker.db.seal import seal_events
+from broker.domain.delivery import DeliveryState
+from broker.workflow.ports import InstanceState
+from tests.builders import NOW, a_message, a_message_delivery, an_instance
+
+LEASE = timedelta(seconds=90)
+STUDY = "1.2.826.0.1.1"
+
+OFTEN = {
+    "claim": (
+        lambda uow: uow.deliveries.claim(1, worker="w", now=NOW, lease=LEASE),
+        {"ix_delivery_ordering"},
+    ),
+    "due": (lambda uow: uow.deliveries.due(now=NOW, limit=9), {"ix_delivery_next", "ix_delivery_ordering"}),
+    "next due": (lambda uow: uow.deliveries.next_due("ris", now=NOW), {"ix_delivery_next"}),
+    "quiet": (lambda uow: uow.deliveries.quiet(now=NOW, limit=9), {"ix_delivery_quiet"}),
+    "expired": (lambda uow: uow.deliveries.expired(now=NOW, limit=9), {"ix_delivery_in_progress"}),
+    "open": (
+        lambda uow: uow.deliveries.open_for(destination="d", route="r", unit_uid="1"),
+        {"uq_delivery_open"},
+    ),
+    "in progress": (lambda uow: uow.deliveries.in_progress("ris"), {"ix_delivery_in_progress"}),
+    "operator": (
+        lambda uow: uow.deliveries.find_ids(state=DeliveryState.DEAD, after=3),
+        {"ix_delivery_dead"},
+    ),
+    "items": (lambda uow: uow.deliveries.waiting_items(1, after=0, limit=9), {"ix_delivery_item_state"}),
+    "count": (lambda uow: uow.deliveries.count_waiting(1), {"ix_delivery_item_state"}),
+    "of instance": (lambda uow: uow.deliveries.of_instance(1), {"ix_delivery_item_instance"}),
+    "undecided": (lambda uow: uow.instances.undecided(9), {"ix_instance_undecided"}),
+    "unrouted": (lambda uow: uow.instances.unrouted(9), {"ix_instance_unrouted"}),
+    "versions": (lambda uow: uow.instances.versions("1"), set()),
+    "decide": (lambda uow: uow.instances.decide(1, InstanceState.ROUTED, order=None), set()),
+    "message key": (lambda uow: uow.messages.find("a", "b", "c"), {"ix_hl7_message_key"}),
+    "mpps": (
+        lambda uow: uow.performed.find("1", lock=True),
+        set(),
+    ),
+}
+
+
+def plans_of(engine, action):
+    """Run an action, answer the plans of all its statements."""
+    plans, statements = [], []
+
+    def remember(_connection, _cursor, statement, parameters, _context, many):
+        if not many and not statement.startswith("EXPLAIN"):
+            statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", remember)
+    try:
+        action()
+    finally:
+        event.remove(engine, "before_cursor_execute", remember)
+    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL enable_seqscan = off"))
+            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
+        for statement, parameters in statements:
+            if statement.startswith(("SELECT", "UPDATE")):
+                rows = connection.exec_driver_sql(explain + statement, parameters)
+                plans += [str(row[-1]) for row in rows]
+    return plans
+
+
+def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
+    (plan,) = plans_of(sqlite_engine, lambda: seal_events(sqlite_engine))
+    assert plan.startswith("SEARCH event USING INDEX")
+
+
+@pytest.mark.parametrize(("action", "indexes"), OFTEN.values(), ids=OFTEN.keys())
+def test_what_runs_often_reads_no_table_from_end_to_end(engine, uow_factory, action, indexes):
+    with uow_factory() as uow:
+        uow.deliveries.add(a_message_delivery("k"), now=NOW)
+        uow.instances.add_many([an_instance()])
+        uow.messages.add(a_message())
+        uow.commit()
+
+    def run():
+        with uow_factory() as uow:
+            action(uow)
+
+    plans = plans_of(engine, run)
+    assert plans
+    assert not [p for p in plans if "SCAN" in p and "USING" not in p and "destination_state" not in p], plans
+    assert not [p for p in plans if "Seq Scan" in p and "destination_state" not in p], plans
+    for index in indexes:
+        assert any(index in plan for plan in plans), plans
