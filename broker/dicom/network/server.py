@@ -339,7 +339,9 @@ class DicomServer:
         try:
             secured.settimeout(self._limits.first_pdu_s)  # of the whole handshake
             secured = tls.context().wrap_socket(secured, server_side=True, do_handshake_on_connect=False)
-            connection.channel = TlsChannel(secured)  # so that this newcomer, too, can be displaced
+            connection.channel = TlsChannel(secured)
+            if connection.is_displaced or self.is_stopping:  # while nobody could reach the socket
+                raise ConnectionAbortedError
             secured.do_handshake()
             return secured
         except OSError as error:
