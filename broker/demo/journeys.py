@@ -137,16 +137,25 @@ def a_cancelled_order_disappears(day: Day) -> list[str]:
 
 
 def a_started_exam_is_hidden_from_others(day: Day) -> list[str]:
-    """Once CT1 has begun, CT2 does not see the step any more, however it asks."""
-    before, during = day.accession_numbers("CT2 morning"), day.worklists.get("CT2 during")
-    if HEAD.accession_number not in before:
-        return ["CT2 never saw it"]
-    if during is None:
-        return ["CT2 did not ask during the exam"]
-    seen = [
-        n for n in day.accession_numbers("CT2 during") if n in (HEAD.accession_number, CHEST.accession_number)
+    """Begun, it is hidden from other kinds of scanner and marked for its own kind; complete, it is gone for all.
+
+    Its own kind still sees it for a while, because a second scanner may have to take over.
+    """
+    if HEAD.accession_number not in day.accession_numbers("MR1 asks for everything"):
+        return ["MR1 never saw it"]
+    problems = [] if day.accession_numbers("CT2 during") else ["CT2 could not take over"]
+    if HEAD.accession_number in day.accession_numbers("MR1 asks for everything during"):
+        problems.append("MR1 still sees it")
+    for entry in day.worklists.get("CT2 during", ()):
+        (step,) = entry.ScheduledProcedureStepSequence
+        if step.get("ScheduledProcedureStepStatus") != "STARTED":
+            problems.append(f"CT2 sees it {step.get('ScheduledProcedureStepStatus') or 'without a status'}")
+    if "CT2 after" not in day.worklists:
+        problems.append("CT2 did not ask after the exam")
+    return [
+        *problems,
+        *(f"CT2 sees {number} when it is complete" for number in day.accession_numbers("CT2 after")),
     ]
-    return [f"CT2 still sees {seen}"] if seen else []
 
 
 def the_ris_hears_of_every_exam(day: Day) -> list[str]:
@@ -278,7 +287,7 @@ JOURNEYS = (
     Journey("Order → worklist of the right scanner only", worklists_are_right),
     Journey("Name changed by ADT^A08 → next worklist answer", a_changed_name_is_on_the_next_answer),
     Journey("Cancelled order → off the worklist, silent", a_cancelled_order_disappears),
-    Journey("Exam begun (MPPS) → hidden from other scanners", a_started_exam_is_hidden_from_others),
+    Journey("Exam begun (MPPS) → hidden from others, complete → gone", a_started_exam_is_hidden_from_others),
     Journey("MPPS → RIS hears IP and CM of each exam", the_ris_hears_of_every_exam),
     Journey("CT chest → CAD, byte for byte, no localizer", chest_ct_reaches_cad),
     Journey("CT head → not CAD, and the reason is told", head_ct_is_explained),

@@ -26,6 +26,7 @@ _STEP_KEYS = (
     "ScheduledStationAETitle", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality",
     "ScheduledPerformingPhysicianName", "ScheduledProcedureStepDescription", "ScheduledProcedureStepID",
     "ScheduledProtocolCodeSequence", "ScheduledStationName", "ScheduledProcedureStepLocation",
+    "ScheduledProcedureStepStatus",
 )  # fmt: skip
 _KEYS = (
     "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate",
@@ -79,12 +80,12 @@ class Scanner:
         with _Association(self, (VERIFICATION,)) as association:
             return bool(association.send_c_echo().get("Status", 0xFFFF) == _SUCCESS)
 
-    def worklist(self, day: str, *, own: bool = True) -> list[Dataset]:
-        """Ask for the day's worklist: of this scanner, or of its whole modality."""
+    def worklist(self, day: str, *, own: bool = True, modality: str | None = None) -> list[Dataset]:
+        """Ask for the day's worklist: of this scanner, or of every station of a modality ("": of any)."""
         step = Dataset()
         for keyword in _STEP_KEYS:
             setattr(step, keyword, [] if keyword.endswith("Sequence") else "")
-        step.Modality = self.modality
+        step.Modality = self.modality if modality is None else modality
         step.ScheduledStationAETitle = self.ae_title if own else ""
         step.ScheduledProcedureStepStartDate = day
         query = Dataset()

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 AE_TITLE = "BROKER"
+ARCHIVE_RETRY = "8s"
+"""Long enough to switch the archive on between the first tries and the second."""
 _START_S = 30.0
 _STOP_S = 30.0
 _COMMAND_S = 30.0
@@ -32,7 +34,7 @@ devices:
   - {{ ae_title: CR1, modality: [CR, DX] }}
 destinations:
   ai-chest: {{ kind: dicom, host: 127.0.0.1, port: {cad}, called_ae_title: CADX, retry: {{ first: 1s, cap: 2s }} }}
-  archive:  {{ kind: dicom, host: 127.0.0.1, port: {archive}, called_ae_title: PACS, safekeeping: true, retry: {{ first: 1s, cap: 2s }} }}
+  archive:  {{ kind: dicom, host: 127.0.0.1, port: {archive}, called_ae_title: PACS, safekeeping: true, retry: {{ first: {archive_retry}, cap: 30s }} }}
   film:     {{ kind: print, host: 127.0.0.1, port: {printer}, called_ae_title: FILM, retry: {{ first: 1s, cap: 2s }} }}
   ris:      {{ kind: mllp, host: 127.0.0.1, port: {ris}, retry: {{ first: 1s, cap: 2s }} }}
 feedback: {{ destination: ris, message: ORM^O01 }}
@@ -82,7 +84,7 @@ class Ports:
 def site_file(ports: Ports) -> str:
     """Write the site file of the demo."""
     values = {name: getattr(ports, name) for name in Ports.__dataclass_fields__}
-    return _SITE_FILE.format(ae_title=AE_TITLE, **values)
+    return _SITE_FILE.format(ae_title=AE_TITLE, archive_retry=ARCHIVE_RETRY, **values)
 
 
 @dataclass

@@ -25,12 +25,12 @@ from broker.dicom.objects.annotation import BUILT_IN_FONT
 MODALITIES = {CHEST.key: "CT", HEAD.key: "CT", KNEE.key: "MR", THORAX.key: "CR"}
 
 
-def an_answer(case, name=None):
+def an_answer(case, name=None, status=None):
     entry, step = Dataset(), Dataset()
     entry.PatientName, entry.PatientID = name or case.name, case.patient_id
     entry.AccessionNumber, entry.RequestedProcedureDescription = case.accession_number, case.procedure
     entry.StudyInstanceUID = case.study_instance_uid or f"1.2.3.{len(case.key)}"
-    step.Modality = case.modality
+    step.Modality, step.ScheduledProcedureStepStatus = case.modality, status
     entry.ScheduledProcedureStepSequence = [step]
     return entry
 
@@ -88,7 +88,10 @@ def day(tmp_path):
         "CR1 morning": [an_answer(THORAX)],
         "CR1 later": [an_answer(THORAX, CHANGED_NAME)],
         "CT1 after the cancellation": [an_answer(case) for case in (CHEST, HEAD)],
-        "CT2 during": [],
+        "MR1 asks for everything": [an_answer(case) for case in ORDERS],
+        "MR1 asks for everything during": [],
+        "CT2 during": [an_answer(case, status="STARTED") for case in (CHEST, HEAD)],
+        "CT2 after": [],
     }
     day.exams = {case.key: an_exam(case) for case in EXAMINED}
     for case in EXAMINED:
@@ -158,11 +161,19 @@ HARM = {
         "a_cancelled_order_disappears",
     ),
     "still offered to others": (
-        lambda d: d.worklists["CT2 during"].append(an_answer(HEAD)),
+        lambda d: d.worklists["MR1 asks for everything during"].append(an_answer(HEAD)),
+        "a_started_exam_is_hidden_from_others",
+    ),
+    "offered as if nobody had begun": (
+        lambda d: d.worklists["CT2 during"].append(an_answer(HEAD, status="SCHEDULED")),
+        "a_started_exam_is_hidden_from_others",
+    ),
+    "offered when it is complete": (
+        lambda d: d.worklists["CT2 after"].append(an_answer(HEAD)),
         "a_started_exam_is_hidden_from_others",
     ),
     "the other scanner never asked": (
-        lambda d: d.worklists.pop("CT2 during"),
+        lambda d: d.worklists.pop("CT2 after"),
         "a_started_exam_is_hidden_from_others",
     ),
     "a completion not told": (lambda d: drop(d.ris.statuses, -1), "the_ris_hears_of_every_exam"),
