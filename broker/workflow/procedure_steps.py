@@ -406,7 +406,13 @@ def _with_study_start(work: PerformedWork, performed: PerformedStep, entry: Work
         entry.procedure,
         attributes={**attributes, "StudyDate": start[:8], "StudyTime": start[8:]},
     )
-    work.uow.orders.save_procedure(procedure, now=work.clock.now())
+    now = work.clock.now()
+    work.uow.orders.save_procedure(procedure, now=now)
+    for other in work.uow.steps.of_procedure(procedure.id):
+        if other.id != entry.step.id:
+            # The other steps of the procedure repeat its attributes in their own elements.
+            sibling = replace(entry, procedure=procedure, step=other)
+            work.uow.steps.save(sibling, elements=work.encoder.encode(sibling), now=now)
     return replace(entry, procedure=procedure)
 
 

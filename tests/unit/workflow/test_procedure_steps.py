@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 
 from broker.db.worklist_query import SqlWorklistReader
-from broker.dicom.objects.answers import WorklistEncoder
+from broker.dicom.objects.answers import WorklistEncoder, unpack
 from broker.domain.devices import DeviceProfile
 from broker.domain.identity import PersonEvidence
 from broker.domain.matching import WorklistQuery
@@ -273,6 +273,16 @@ def test_one_performed_step_for_several_scheduled_ones_moves_all(site):  # IHE R
     ]
     site.set("1.2.3", replace(report, status=COMPLETED))
     assert site.messages == ["IN PROGRESS S1.1", "IN PROGRESS S1.2", "COMPLETED S1.1", "COMPLETED S1.2"]
+
+
+def test_the_other_steps_of_a_procedure_answer_its_study_date_too(site):
+    one, two = site.store(*group(1, 2))
+    site.create("1.2.3", state(one))
+    lists = Worklist(SqlWorklistReader(site.engine), site.clock)
+    (answer,) = lists.find(WorklistQuery(), DeviceProfile())
+    assert answer.step == two.step.id
+    root, _ = unpack(answer.elements)
+    assert root[0x00080020].value == b"20261121"
 
 
 def test_the_order_is_complete_for_the_ris_only_when_all_of_it_is(site):
