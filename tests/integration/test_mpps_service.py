@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from pydicom.dataset import Dataset
@@ -20,12 +21,12 @@ from broker.dicom.objects.performed_steps import CREATION_TYPE_1
 from broker.dicom.services.mpps import PERFORMED_PROCEDURE_STEP, PerformedStepService, performed_step_offer
 from broker.dicom.services.worklist import WorklistService, worklist_offer
 from broker.domain.devices import DeviceProfile
-from broker.domain.steps import StepStatus
+from broker.domain.steps import OrderStatus, StepStatus
 from broker.errors import DatabaseUnavailable
 from broker.workflow.procedure_steps import PerformedPolicy
 from broker.workflow.worklist import Worklist
 from tests.data_sets import pydicom_reads, pydicom_writes
-from tests.worklist_database import StillClock, clear, sqlite_engine, store, units_of_work
+from tests.worklist_database import StillClock, clear, postgresql_engine, sqlite_engine, store, units_of_work
 from tests.worklist_entries import an_entry, with_patient
 
 LITTLE = Syntax.EXPLICIT_LITTLE
@@ -369,6 +370,32 @@ def test_of_many_ends_at_once_exactly_one_is_taken(served):
     assert served.status_of(entry).value == final
 
 
+def test_steps_of_one_order_reported_at_once_all_count(served):
+    first = an_entry(1)
+    entries = store(
+        served.engine,
+        *(
+            replace(first, step=replace(first.step, id=n, scheduled_procedure_step_id=f"S{n}"))
+            for n in range(1, 7)
+        ),
+    )
+    barrier = threading.Barrier(6)
+
+    def report(number):
+        barrier.wait(10)
+        uid = f"1.2.{number}"
+        return (
+            served.create(uid, a_creation(entries[number])).status,
+            served.set(uid, an_end()).status,
+        )
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(report, range(6))) == [(0x0000, 0x0000)] * 6
+    assert {served.status_of(entry) for entry in entries} == {StepStatus.COMPLETED}
+    with served.units() as uow:
+        assert uow.orders.get(entries[0].order.id).status is OrderStatus.COMPLETED
+
+
 def test_of_many_creations_at_once_exactly_one_is_taken(served):
     (entry,) = store(served.engine, an_entry(1))
     barrier = threading.Barrier(6)
@@ -379,6 +406,22 @@ def test_of_many_creations_at_once_exactly_one_is_taken(served):
 
     with ThreadPoolExecutor(6) as pool:
         assert sorted(pool.map(create, range(6))) == [0x0000] + [0x0111] * 5
+
+
+@pytest.mark.postgres
+def test_on_postgresql_too_exactly_one_of_many_creations_and_ends_is_taken():
+    with postgresql_engine() as engine:
+        if engine is None:
+            pytest.skip("no PostgreSQL server to start here")
+        served = Served(engine)
+        try:
+            test_of_many_creations_at_once_exactly_one_is_taken(served)
+            clear(engine)
+            test_of_many_ends_at_once_exactly_one_is_taken(served)
+            clear(engine)
+            test_steps_of_one_order_reported_at_once_all_count(served)
+        finally:
+            served.server.stop()
 
 
 @pytest.mark.peer
