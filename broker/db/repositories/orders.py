@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, or_, select, tuple_, update
 
 from broker.db.encoding import decode_attributes, encode_attributes
+from broker.db.repositories.order_rules import NUMBER_RULES, number_values
 from broker.db.schema import ORDER, PROCEDURE, STEP
 from broker.db.transaction import Transaction
 from broker.domain.orders import EntityIdentifier, ImagingOrder, OrderDetails, RequestedProcedure
@@ -30,12 +31,27 @@ class SqlOrders:
 
         Of several hits those of the patient the message names count, if there are any.
         """
-        for condition in _rules(details):
-            found = self._select(condition)
-            own = [order for order in found if order.patient == patient]
-            if found:
-                return own or found
-        return []
+        found = self._by_step(details) or self._by_number(details)
+        return [order for order in found if order.patient == patient] or found
+
+    def _by_step(self, details: OrderDetails) -> list[ImagingOrder]:
+        steps = {
+            (procedure.study_instance_uid, step.scheduled_procedure_step_id)
+            for procedure in details.procedures
+            for step in procedure.steps
+            if procedure.study_instance_uid and step.scheduled_procedure_step_id
+        }
+        if not steps:
+            return []
+        same = tuple_(STEP.c.study_instance_uid, STEP.c.scheduled_procedure_step_id).in_(sorted(steps))
+        return self._select(ORDER.c.id.in_(select(STEP.c.order).where(same)))
+
+    def _by_number(self, details: OrderDetails) -> list[ImagingOrder]:
+        hits = self._transaction.execute(NUMBER_RULES, number_values(details)).all()
+        if not hits:
+            return []
+        first = min(hit.rule for hit in hits)
+        return self._select(ORDER.c.id.in_(sorted({hit.id for hit in hits if hit.rule == first})))
 
     def get(self, order: int) -> ImagingOrder:
         """Answer an order. Raises NotFound."""
@@ -100,11 +116,10 @@ class SqlOrders:
         )
         return [procedure_of(row) for row in rows.mappings()]
 
-    def add_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> RequestedProcedure:
+    def add_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> RequestedProcedure:  # noqa: ARG002
         """Store a new procedure. Raises DuplicateKey when the order has one with this id."""
         values = _procedure_values(procedure)
         key = self._transaction.insert(PROCEDURE, values)
-        self._touch(procedure.order, now)
         return procedure_of({**values, "id": key})
 
     def save_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> None:
@@ -132,67 +147,6 @@ class SqlOrders:
     def _select(self, condition: ColumnElement[bool]) -> list[ImagingOrder]:
         rows = self._transaction.execute(select(ORDER).where(condition).order_by(ORDER.c.id))
         return [order_of(row) for row in rows.mappings()]
-
-
-def _rules(details: OrderDetails) -> Iterator[ColumnElement[bool]]:
-    """Yield the conditions by which a message means an order, the most certain first."""
-    studies = {
-        (procedure.study_instance_uid, step.scheduled_procedure_step_id)
-        for procedure in details.procedures
-        for step in procedure.steps
-        if procedure.study_instance_uid and step.scheduled_procedure_step_id
-    }
-    if studies:
-        yield ORDER.c.id.in_(
-            select(STEP.c.order).where(
-                tuple_(STEP.c.study_instance_uid, STEP.c.scheduled_procedure_step_id).in_(studies)
-            )
-        )
-    placer = _same_identifier("placer", details.placer_order_number)
-    filler = _same_identifier("filler", details.filler_order_number)
-    if placer is not None and filler is not None:
-        yield and_(placer, filler)
-    if filler is not None:
-        yield filler
-    if placer is not None:
-        yield placer
-    if not details.accession_number:
-        return
-    accession = _same_accession(details.accession_number, details.issuer_of_accession_number)
-    procedure_ids = {p.requested_procedure_id for p in details.procedures if p.requested_procedure_id}
-    if procedure_ids:
-        yield and_(
-            accession,
-            ORDER.c.id.in_(
-                select(PROCEDURE.c.order).where(PROCEDURE.c.requested_procedure_id.in_(procedure_ids))
-            ),
-        )
-    yield accession
-
-
-def _same_identifier(role: str, identifier: EntityIdentifier | None) -> ColumnElement[bool] | None:
-    """Compare an order number with its assigning authority, as far as both sides name one (HL7 v2.5.1 2.A.28)."""
-    if identifier is None or not identifier.value:
-        return None
-    conditions = [ORDER.c[f"{role}_order_number"] == identifier.value]
-    for part in ("namespace", "universal_id"):
-        value = getattr(identifier, part)
-        if value:
-            column = ORDER.c[f"{role}_{part}"]
-            conditions.append(or_(column == value, _absent(column)))
-    return and_(*conditions)
-
-
-def _same_accession(number: str, issuer: str | None) -> ColumnElement[bool]:
-    same = ORDER.c.accession_number == number
-    if not issuer:
-        return same
-    column = ORDER.c.issuer_of_accession_number
-    return and_(same, or_(column == issuer, _absent(column)))
-
-
-def _absent(column: ColumnElement[Any]) -> ColumnElement[bool]:
-    return or_(column.is_(None), column == "")
 
 
 def _identifier_values(role: str, identifier: EntityIdentifier | None) -> Iterable[tuple[str, str | None]]:

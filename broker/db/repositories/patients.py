@@ -55,7 +55,8 @@ class SqlPatients:
         key = self._transaction.insert_unless_there(PATIENT, values)
         if key is None:
             raise DuplicateKey("A patient with this identifier exists.", field="PatientID")
-        self._write_aliases(key, patient.other_ids)
+        if patient.other_ids:
+            self._write_aliases(key, patient.other_ids)
         return patient_of({**values, "id": key})
 
     def save(self, patient: Patient, *, now: datetime) -> None:
