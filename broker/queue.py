@@ -75,7 +75,6 @@ def celery_settings(
     redis_url: str, kinds: Iterable[str], *, socket_timeout_s: float = 10.0, connect_timeout_s: float = 5.0
 ) -> dict[str, Any]:
     """Answer how Celery is used: the database is the truth, messages are hints."""
-    anonymous = Exchange("", type="direct")  # type: ignore[no-untyped-call]
     return {
         "broker_url": redis_url,
         "broker_connection_retry_on_startup": True,
@@ -91,10 +90,7 @@ def celery_settings(
             "retry_on_timeout": True,
             "queue_order_strategy": "round_robin",
         },
-        "task_queues": [
-            Queue(name, exchange=anonymous, routing_key=name)  # type: ignore[no-untyped-call]
-            for name in queue_names(kinds)
-        ],
+        "task_queues": [_queue(name) for name in queue_names(kinds)],
         "task_default_queue": ROUTE_QUEUE,
         "task_default_routing_key": ROUTE_QUEUE,
         "task_default_exchange": "",
@@ -115,6 +111,11 @@ def celery_settings(
         "worker_state_db": None,
         "task_publish_retry": False,
     }
+
+
+def _queue(name: str) -> Queue:
+    """Describe a queue that is reached by its name, through the exchange that needs no binding."""
+    return Queue(name, exchange=Exchange("", type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
 
 
 class CeleryQueue:
@@ -155,7 +156,7 @@ class CeleryQueue:
             if self._is_closed:
                 return
             for wake_up in wake_ups:
-                if len(self._waiting) < self._max_waiting:
+                if wake_up in self._waiting or len(self._waiting) < self._max_waiting:
                     self._waiting[wake_up] = None
                 else:
                     self.dropped += 1
@@ -253,7 +254,12 @@ class _Publisher:
                 redis_url, (), socket_timeout_s=socket_timeout_s, connect_timeout_s=socket_timeout_s
             )
         )
-        self._app.conf.broker_transport_options["retry_on_timeout"] = False
+        # One try: kombu would otherwise go on for seconds, and the sweep is the better second try.
+        self._app.conf.broker_transport_options |= {
+            "retry_on_timeout": False,
+            "max_retries": 0,
+            "interval_start": 0,
+        }
         self._connection: Connection | None = None
         self._producer: Any = None
 
@@ -287,8 +293,7 @@ class _Publisher:
         self._app.send_task(
             wake_up.task.value,
             args=[wake_up.id],
-            exchange="",
-            routing_key=name,
+            queue=_queue(name),
             producer=self._producer,
             retry=False,
             ignore_result=True,
