@@ -51,7 +51,9 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
     fallback = None
     if storage:
         fallback = storage_offers(
-            storage_service(broker), accept_unknown_storage=site.limits.storage.accept_unknown_storage
+            storage_service(broker),
+            accept_unknown_storage=site.limits.storage.accept_unknown_storage,
+            idle_timeout_s=site.limits.dicom.storage_idle_timeout.total_seconds(),
         )
     server = DicomServer(
         listen.host,

@@ -64,8 +64,11 @@ class SiteIdentity(_Model):
     """Who we are."""
 
     name: str = "Unnamed site"
+    """Shown on every page."""
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    """Worklist dates and times are this zone's wall clock."""
     ae_title: AETitleText = "BROKER"
+    """Ours: what scanners call and destinations see."""
     character_set: str = "ISO_IR 100"
     """(0008,0005) of worklist answers where neither the device's profile nor the query says otherwise."""
 
@@ -74,7 +77,9 @@ class Tls(_Model):
     """Certificates of a listener."""
 
     certificate: Path
+    """PEM file."""
     key: Path
+    """PEM file of its private key."""
     client_ca: Path | None = None
     """Given: clients must show a certificate signed by it."""
 
@@ -84,6 +89,7 @@ class Hl7Listener(_Model):
 
     host: str = "127.0.0.1"
     port: Port = 2575
+    """Where RIS and HIS connect."""
     tls: Tls | None = None
     allow: Names = ()
     """Addresses or networks that may connect; empty: all that reach the port."""
@@ -96,7 +102,9 @@ class DicomListener(_Model):
 
     host: str = "127.0.0.1"
     port: Port = 11112
+    """Worklist, MPPS, verification, and images unless `listen.storage` is there."""
     accept_unknown_devices: Literal["never", "loopback", "always"] = "loopback"
+    """Whether calling AE titles that are not under `devices` are let in."""
     processes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     """How many processes share the port."""
     tls: Tls | None = None
@@ -107,6 +115,7 @@ class StorageListener(_Model):
 
     host: str = "127.0.0.1"
     port: Port = 11113
+    """Images only."""
     processes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
     tls: Tls | None = None
 
@@ -116,6 +125,7 @@ class WebListener(_Model):
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    """The pages and the JSON API."""
     unauthenticated: bool = False
     """Serve the pages beyond loopback although there is no log-in yet."""
 
@@ -141,21 +151,26 @@ class Device(_Model):
     """Who may talk to us, and how it likes to be spoken to."""
 
     ae_title: AETitleText
+    """What it calls itself."""
     host: str | None = None
     """Address or network it calls from; absent: any."""
     modality: Names = ()
+    """What it makes, one code or a list: orders without a station are offered to it."""
     character_set: str | None = None
+    """(0008,0005) it is answered in."""
     contact: str = ""
-    station_name: str | None = None
-    location: str | None = None
+    """Whom to call; shown to people."""
     max_results: Annotated[int, Field(ge=1)] | None = None
+    """Its console breaks above so many answers: the first of the list are sent, the cut is recorded."""
 
 
 class Retry(_Model):
     """When a failed delivery is tried again."""
 
     first: Duration = timedelta(seconds=30)
+    """Before the second try; doubles."""
     cap: Duration = timedelta(minutes=30)
+    """The longest wait between tries."""
     life: Duration | None = None
     """Absent: by kind (print 4 h, others 24 h); safekeeping destinations never give up."""
 
@@ -166,9 +181,12 @@ class DestinationSettings(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     kind: str
+    """`dicom`, `print`, `folder`, `mllp`; the kind has keys of its own, below."""
     safekeeping: bool = False
+    """An archive: it never stops being tried, and gets objects again that are pushed again."""
     retry: Retry = Retry()
     concurrency: Annotated[int, Field(ge=1, le=64, strict=True)] = 2
+    """Deliveries at once, over all workers."""
     contact: str = ""
 
     @property
@@ -181,46 +199,67 @@ class Feedback(_Model):
     """Status back to the RIS."""
 
     destination: str
+    """One of kind `mllp`."""
     message: Literal["ORM^O01", "OMG^O19"] = "ORM^O01"
+    """What is sent."""
 
 
 class Completion(_Model):
     """When a series or a study counts as complete."""
 
     series_quiet: Duration = timedelta(seconds=30)
+    """No image of the series for so long."""
     study_quiet: Duration = timedelta(minutes=5)
+    """No image of the study for so long."""
     cap: Duration = timedelta(hours=4)
+    """Sent after this even if images keep coming."""
 
 
 class DicomLimits(_Model):
     """What a DICOM peer may use of us."""
 
     max_associations: Annotated[int, Field(ge=1)] = 512
+    """At once, per process."""
     max_associations_per_host: Annotated[int, Field(ge=1)] = 8
+    """Of addresses that are not listed; loopback is exempt."""
     max_unassociated: Annotated[int, Field(ge=1)] = 16
+    """Connections that have not asked for an association yet."""
     first_pdu_timeout: Duration = timedelta(seconds=5)
+    """From connecting to the association request."""
     pdu_timeout: Duration = timedelta(seconds=30)
+    """From the first to the last byte of a PDU."""
     idle_timeout: Duration = timedelta(minutes=5)
+    """Of an association without storage."""
     storage_idle_timeout: Duration = timedelta(minutes=15)
+    """Of one with storage: scanners pause."""
     send_timeout: Duration = timedelta(seconds=30)
+    """Of a peer that does not read."""
 
 
 class Hl7Limits(_Model):
     """What an HL7 peer may use of us."""
 
     max_connections: Annotated[int, Field(ge=1)] = 256
+    """At once."""
     max_connections_per_host: Annotated[int, Field(ge=1)] = 8
+    """Of hosts that are not on `listen.hl7.allow`; loopback is exempt."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    """Larger ones are answered AR 207."""
     frame_timeout: Duration = timedelta(seconds=30)
+    """From the first to the last byte of a message."""
 
 
 class StorageLimits(_Model):
     """How full the disk may get, and how long a resend waits before it is taken as one."""
 
     free_reserve_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    """Disk space that is never used; the larger of this and the next."""
     free_reserve_percent: Annotated[float, Field(ge=0, le=50)] = 5.0
+    """The same as a share of the disk."""
     resend_after: Duration = timedelta(minutes=10)
+    """An object pushed again later than this goes to the archives again."""
     accept_unknown_storage: bool = False
+    """Take private SOP classes as images too."""
 
 
 class Limits(_Model):
@@ -241,6 +280,7 @@ class Site(_Model):
     feedback: Feedback | None = None
     completion: Completion = Completion()
     routes: tuple[dict[str, Any], ...] = ()
+    """See rules.md."""
     limits: Limits = Limits()
 
     @model_validator(mode="after")

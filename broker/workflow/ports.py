@@ -97,8 +97,10 @@ class Orders(Protocol):
     """Stored orders and procedures."""
 
     def identify(self, details: OrderDetails, *, patient: int | None) -> list[ImagingOrder]:
-        """Find the orders a message means: by Study Instance UID with step id, placer and filler number,
-        filler, placer, accession with procedure id, accession; the first rule with a hit answers.
+        """Find the orders a message means.
+
+        By Study Instance UID with step id, placer and filler number, filler, placer, accession with procedure
+        id, accession; the first rule with a hit answers.
         """
         ...
 
@@ -138,8 +140,9 @@ class Steps(Protocol):
         requested_procedure_id: str | None,
         scheduled_procedure_step_id: str | None,
     ) -> list[WorklistEntry]:
-        """Find the steps one item of Scheduled Step Attributes Sequence means: (Study UID, SPS id), then
-        (accession, SPS id), then (procedure id, SPS id); the first rule with a hit answers.
+        """Find the steps one item of Scheduled Step Attributes Sequence means.
+
+        (Study UID, SPS id), then (accession, SPS id), then (procedure id, SPS id); the first with a hit answers.
         """
         ...
 
@@ -526,8 +529,10 @@ class Deliveries(Protocol):
 
     def get(self, delivery: int) -> Delivery: ...
     def claim(self, delivery: int, *, worker: str, now: datetime, lease: timedelta) -> Delivery | None:
-        """PENDING, due, destination neither paused nor open, first of its ordering key -> IN_PROGRESS with
-        attempt + 1; None when any of it does not hold or another worker was first.
+        """Move a due PENDING row to IN_PROGRESS with attempt + 1.
+
+        None when its destination is paused or open, when it is not the first of its ordering key, or when
+        another worker was first.
         """
         ...
 
@@ -578,8 +583,9 @@ class Deliveries(Protocol):
         ...
 
     def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
-        """Answer ids of PENDING rows of one destination that are due and first of their ordering key, by
-        priority, then oldest.
+        """Answer ids of due PENDING rows of one destination, by priority, then oldest.
+
+        Only the first of each ordering key.
         """
         ...
 

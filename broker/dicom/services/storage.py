@@ -136,7 +136,7 @@ class _ObjectReceiver:
         self._file.discard()
 
 
-def storage_offer(service: StorageService) -> ServiceOffer:
+def storage_offer(service: StorageService, *, idle_timeout_s: float = STORAGE_IDLE_TIMEOUT_S) -> ServiceOffer:
     """Offer storage for one SOP class, in every transfer syntax: objects are kept as they come."""
     return ServiceOffer(
         abstract_syntax="",
@@ -144,15 +144,20 @@ def storage_offer(service: StorageService) -> ServiceOffer:
         service=service,
         operations=frozenset({CommandField.C_STORE_RQ}),
         data_set_limit_bytes=None,
-        idle_timeout_s=STORAGE_IDLE_TIMEOUT_S,
+        idle_timeout_s=idle_timeout_s,
     )
 
 
 def storage_offers(
-    service: StorageService, *, accept_unknown_storage: bool = False
+    service: StorageService,
+    *,
+    accept_unknown_storage: bool = False,
+    idle_timeout_s: float = STORAGE_IDLE_TIMEOUT_S,
 ) -> Callable[[str], ServiceOffer | None]:
     """Offer storage for every storage SOP class: the `otherwise` of a listener's Offers."""
-    return any_storage(storage_offer(service), accept_unknown=accept_unknown_storage)
+    return any_storage(
+        storage_offer(service, idle_timeout_s=idle_timeout_s), accept_unknown=accept_unknown_storage
+    )
 
 
 def _checked(request: Request, header: Header) -> Callable[[StoredFile], ReceivedObject]:
