@@ -1,6 +1,4 @@
-"""`python -m broker`: the command line."""
-
-from __future__ import annotations
+"""`python -m broker` is `broker`."""
 
 from broker.cli import main
 

@@ -9,7 +9,7 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for package in ("broker", "workers")
     for path in (ROOT / package).rglob("*.py")
-    if "migrations" not in path.parts and path.name not in {"__main__.py"}
+    if "migrations" not in path.parts and path.name != "__main__.py"
 )
 PROGRAM = """
 import importlib, socket, sys, threading
