@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
-from pynetdicom.sop_class import ModalityPerformedProcedureStep
+from pynetdicom.sop_class import ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
 from sqlalchemy import text
 
 from broker.db.worklist_query import SqlWorklistReader
@@ -18,7 +18,12 @@ from broker.dicom.network.server import DicomServer
 from broker.dicom.objects.answers import WorklistEncoder
 from broker.dicom.objects.elements import Syntax
 from broker.dicom.objects.performed_steps import CREATION_TYPE_1
-from broker.dicom.services.mpps import PERFORMED_PROCEDURE_STEP, PerformedStepService, performed_step_offer
+from broker.dicom.services.mpps import (
+    PERFORMED_PROCEDURE_STEP,
+    PerformedStepService,
+    performed_step_offer,
+    performed_step_retrieve_offer,
+)
 from broker.dicom.services.worklist import WorklistService, worklist_offer
 from broker.domain.devices import DeviceProfile
 from broker.domain.steps import OrderStatus, StepStatus
@@ -53,7 +58,11 @@ class Served:
             devices=lambda ae: self.devices.get(ae, DeviceProfile()),
         )
         worklist = WorklistService(Worklist(SqlWorklistReader(engine), self.clock))
-        offers = [performed_step_offer(service), worklist_offer(worklist)]
+        offers = [
+            performed_step_offer(service),
+            performed_step_retrieve_offer(service),
+            worklist_offer(worklist),
+        ]
         self.server = DicomServer("127.0.0.1", 0, offers=offers, ae_title="BROKER")
         self.server.start()
         self.port = self.server.port
@@ -352,6 +361,23 @@ def test_other_operations_are_refused_with_0211(served):
     for field in (CommandField.N_DELETE_RQ, CommandField.N_GET_RQ, CommandField.N_ACTION_RQ):
         assert served.set("1.2.3", None).status == 0x0112
         assert served.send(field, "1.2.3", None).status == 0x0211
+
+
+def test_what_is_known_of_a_step_can_be_read_back(served):  # PS3.4 F.8
+    (entry,) = store(served.engine, an_entry(1))
+    served.create("1.2.3", a_creation(entry))
+    ae = AE("CT1")
+    ae.add_requested_context(ModalityPerformedProcedureStepRetrieve)
+    association = ae.associate("127.0.0.1", served.port, ae_title="BROKER")
+    sop_class = ModalityPerformedProcedureStepRetrieve
+    status, known = association.send_n_get([], sop_class, "1.2.3")
+    assert (status.Status, known.PerformedProcedureStepStatus) == (0x0000, "IN PROGRESS")
+    assert known.ScheduledStepAttributesSequence[0].AccessionNumber == "A1"
+    status, known = association.send_n_get([STATUS, 0x00400281], sop_class, "1.2.3")
+    assert (status.Status, [e.tag for e in known]) == (0x0001, [STATUS])
+    status, known = association.send_n_get([STATUS], sop_class, "1.2.4")
+    assert status.Status == 0x0112
+    association.release()
 
 
 def test_of_many_ends_at_once_exactly_one_is_taken(served):

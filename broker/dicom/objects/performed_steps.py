@@ -184,6 +184,20 @@ class Modification:
         return merged
 
 
+def select_attributes(
+    data_set: bytes, wanted: tuple[int, ...], syntax: Syntax
+) -> tuple[bytes, tuple[int, ...]]:
+    """Give the wanted attributes of a stored step, all when none are named, and which it does not have."""
+    stored = read_elements(data_set, Syntax.EXPLICIT_LITTLE, Limits(data_set_bytes=1 << 26))
+    if not wanted:
+        return write_elements(stored, syntax), ()
+    chosen = {tag: stored[tag] for tag in wanted if tag in stored}
+    if _CHARACTER_SET in stored:
+        chosen[_CHARACTER_SET] = stored[_CHARACTER_SET]
+    missing = tuple(tag for tag in wanted if tag not in stored)
+    return write_elements(chosen, syntax), missing
+
+
 def _require(elements: Elements, tags: tuple[int, ...]) -> None:
     absent = tuple(tag for tag in tags if tag not in elements)
     if absent:

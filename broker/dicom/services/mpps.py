@@ -23,6 +23,7 @@ from broker.dicom.objects.performed_steps import (
     Reading,
     Refusal,
     read_creation,
+    select_attributes,
 )
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.domain.uids import uid_of
@@ -39,9 +40,11 @@ from broker.workflow.procedure_steps import (
 log = structlog.get_logger(__name__)
 
 PERFORMED_PROCEDURE_STEP = "1.2.840.10008.3.1.2.3.3"
+PERFORMED_PROCEDURE_STEP_RETRIEVE = "1.2.840.10008.3.1.2.3.4"
 
 # PS3.7 annex C
 _SUCCESS = 0x0000
+_ATTRIBUTES_NOT_SUPPORTED = 0x0001  # a warning, PS3.4 table F.8.2-2
 _PROCESSING_FAILURE = 0x0110
 _DUPLICATE_SOP_INSTANCE = 0x0111
 _NO_SUCH_SOP_INSTANCE = 0x0112
@@ -76,12 +79,13 @@ class PerformedStepService:
     def begin(self, request: Request) -> Receiver:
         """Start taking one report. Raises ServiceError for an instance that cannot be one."""
         uid = request.command.sop_instance_uid
-        if request.command.field is CommandField.N_CREATE_RQ:
+        field = request.command.field
+        if field is CommandField.N_CREATE_RQ:
             if uid is None:
                 uid = uid_of(uuid4())  # PS3.7 10.1.5.1.4: the performer may leave the name to us
             answer = self._create
         else:
-            answer = self._set
+            answer = self._get if field is CommandField.N_GET_RQ else self._set
         if uid is None or not UID.is_valid(uid):
             raise ServiceError(Response(_INVALID_SOP_INSTANCE, error_comment="not a SOP instance UID"))
         named = uid
@@ -107,6 +111,23 @@ class PerformedStepService:
             update_performed_step(self._work(uow), uid, modification)
             uow.commit()
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
+
+    def _get(self, request: Request, uid: str, data: bytes) -> Response:  # noqa: ARG002 - N-GET sends none
+        """Answer what is known of a performed step (PS3.4 F.8)."""
+        with self._units_of_work() as uow:
+            performed = uow.performed.find(uid)
+        if performed is None:
+            raise NotFound("There is no such performed procedure step.")
+        wanted = request.command.attribute_identifier_list
+        data_set, missing = select_attributes(
+            performed.data_set, wanted, Syntax(request.context.transfer_syntax)
+        )
+        return Response(
+            _ATTRIBUTES_NOT_SUPPORTED if missing else _SUCCESS,
+            data_set=data_set,
+            affected_sop_instance_uid=uid,
+            attribute_identifier_list=missing,
+        )
 
     def _safely(
         self,
@@ -179,4 +200,19 @@ def performed_step_offer(service: PerformedStepService) -> ServiceOffer:
         service=service,
         operations=frozenset({CommandField.N_CREATE_RQ, CommandField.N_SET_RQ}),
         data_set_limit_bytes=DEFAULT_LIMITS.data_set_bytes,
+    )
+
+
+def performed_step_retrieve_offer(service: PerformedStepService) -> ServiceOffer:
+    """Offer the Modality Performed Procedure Step Retrieve SOP class."""
+    return ServiceOffer(
+        abstract_syntax=PERFORMED_PROCEDURE_STEP_RETRIEVE,
+        transfer_syntaxes=(
+            Syntax.EXPLICIT_LITTLE.value,
+            Syntax.IMPLICIT_LITTLE.value,
+            Syntax.EXPLICIT_BIG.value,
+        ),
+        service=service,
+        operations=frozenset({CommandField.N_GET_RQ}),
+        data_set_limit_bytes=0,
     )
