@@ -17,19 +17,36 @@ from broker.errors import DatabaseUnavailable
 Values = Mapping[str, Any]
 
 
+class Turn:
+    """Hands SQLite's one write lock from thread to thread of a process; SQLite would let them sleep and try again."""
+
+    def __init__(self, *, timeout_s: float = 30.0) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._timeout_s = timeout_s
+
+    def take(self) -> None:
+        """Wait for the turn. Raises DatabaseUnavailable when it does not come in time."""
+        if self._owner == threading.get_ident():
+            raise RuntimeError(
+                "this thread writes in one transaction already; its second would wait for the first"
+            )
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise DatabaseUnavailable("The database is busy.")
+        self._owner = threading.get_ident()
+
+    def give(self) -> None:
+        """Let the next have it."""
+        self._owner = None
+        self._lock.release()
+
+
 class Transaction:
-    """Runs statements in one transaction at a time; after `commit` the next statement begins another.
+    """Runs statements in one transaction at a time; after `commit` the next statement begins another."""
 
-    `turn` hands SQLite's single write lock from thread to thread of a process at once; SQLite itself would let
-    the others sleep and try again.
-    """
-
-    def __init__(
-        self, engine: Engine, *, turn: threading.Lock | None = None, turn_timeout_s: float = 30.0
-    ) -> None:
+    def __init__(self, engine: Engine, *, turn: Turn | None = None) -> None:
         self._engine = engine
         self._turn = turn
-        self._turn_timeout_s = turn_timeout_s
         self._has_turn = False
         self._connection: Connection | None = None
         self.is_postgresql = engine.dialect.name == "postgresql"
@@ -102,9 +119,9 @@ class Transaction:
             yield
 
     def _connect(self) -> None:
-        if self._turn is not None and not self._turn.acquire(timeout=self._turn_timeout_s):
-            raise DatabaseUnavailable("The database is busy.")
-        self._has_turn = self._turn is not None
+        if self._turn is not None:
+            self._turn.take()
+            self._has_turn = True
         try:
             self._connection = self._engine.connect()
             self._connection.begin()
@@ -123,4 +140,4 @@ class Transaction:
         finally:
             if self._turn is not None and self._has_turn:
                 self._has_turn = False
-                self._turn.release()
+                self._turn.give()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,7 +21,7 @@ from broker.db.repositories.orders import SqlOrders
 from broker.db.repositories.patients import SqlPatients
 from broker.db.repositories.performed_steps import SqlPerformedSteps
 from broker.db.repositories.steps import SqlSteps
-from broker.db.transaction import Transaction
+from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
 from broker.workflow.ports import (
     Clock,
@@ -132,7 +131,7 @@ class SqlUnitsOfWork:
         self._engine = engine
         self._queue = queue
         self._clock = clock
-        self._turn = threading.Lock() if engine.dialect.name == "sqlite" else None
+        self._turn = Turn() if engine.dialect.name == "sqlite" else None
 
     def __call__(self) -> UnitOfWork:
         """Open a unit of work; it connects with its first statement."""

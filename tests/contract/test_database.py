@@ -12,7 +12,7 @@ from sqlalchemy import text
 from broker.db.engine import DataDirectoryLock, assert_durable, database_url, open_engine, parse_url, reading
 from broker.db.installation import uid_namespace
 from broker.db.migrate import differences, is_current, migrate
-from broker.db.transaction import Transaction
+from broker.db.transaction import Transaction, Turn
 from broker.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
 from tests.builders import NOW
 from tests.postgres import postgres_server, restart
@@ -109,7 +109,7 @@ def test_readers_do_not_wait_for_a_writer(engine):
 
 
 def test_many_threads_write_without_being_told_that_the_database_is_locked(sqlite_engine):
-    turn, errors = threading.Lock(), []
+    turn, errors = Turn(), []
 
     def write(number, turn):
         try:
@@ -137,16 +137,36 @@ def test_many_threads_write_without_being_told_that_the_database_is_locked(sqlit
 
 
 def test_a_writer_that_never_ends_is_reported_and_its_turn_is_not_lost(sqlite_engine):
-    turn = threading.Lock()
+    turn, answers = Turn(timeout_s=0.05), []
     first = Transaction(sqlite_engine, turn=turn)
     first.begin()
-    second = Transaction(sqlite_engine, turn=turn, turn_timeout_s=0.05)
-    with pytest.raises(DatabaseUnavailable):
+
+    def second():
+        transaction = Transaction(sqlite_engine, turn=turn)
+        try:
+            transaction.begin()
+        except DatabaseUnavailable as error:
+            answers.append(error)
+        else:
+            answers.append("began")
+        transaction.close()
+
+    for _ in range(2):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(10)
+        first.close()
+    assert isinstance(answers[0], DatabaseUnavailable)
+    assert answers[1] == "began"
+
+
+def test_a_thread_that_would_wait_for_itself_is_told_at_once(sqlite_engine):
+    turn = Turn()
+    first, second = Transaction(sqlite_engine, turn=turn), Transaction(sqlite_engine, turn=turn)
+    first.begin()
+    with pytest.raises(RuntimeError, match="already"):
         second.begin()
-    second.close()
-    assert turn.locked()
     first.close()
-    assert not turn.locked()
     second.begin()
     second.close()
 
