@@ -48,6 +48,9 @@ class ScriptedChannel:
             raise TimeoutError
         return self._take(space)
 
+    def receive_all_into(self, space, timeout_s):
+        return self.receive_into(space, timeout_s)
+
     def receive_now(self, space):
         if not self.script or self.script[0] is SILENCE:
             return None

@@ -306,7 +306,11 @@ class ServedAssociation:
         if left <= 0:
             raise TimeoutError
         before = time.monotonic()
-        count = self._channel.receive_into(upper.receive_space(), left)
+        space = upper.receive_space()
+        if upper.payload_left:  # known to come: one call for all of it
+            count = self._channel.receive_all_into(space[: upper.payload_left], left)
+        else:
+            count = self._channel.receive_into(space, left)
         waited = time.monotonic() - before
         patience.pdu_waited_s += waited
         patience.message_waited_s += waited

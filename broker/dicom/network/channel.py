@@ -36,6 +36,14 @@ class Channel:
         except BlockingIOError:
             raise TimeoutError from None
 
+    def receive_all_into(self, space: memoryview, timeout_s: float) -> int:
+        """Receive until the space is full; less only when the time is up or the stream ends."""
+        self._arm(socket.SO_RCVTIMEO, timeout_s)
+        try:
+            return self._sock.recv_into(space, 0, socket.MSG_WAITALL)
+        except BlockingIOError:
+            raise TimeoutError from None
+
     def receive_now(self, space: memoryview) -> int | None:
         """Receive what is already here, or None."""
         try:
@@ -145,6 +153,10 @@ class TlsChannel(Channel):
             return self._sock.recv_into(space)
         except ssl.SSLEOFError:
             return 0  # closed without close_notify; the upper layer knows whether anything is missing
+
+    def receive_all_into(self, space: memoryview, timeout_s: float) -> int:
+        """Receive a record: OpenSSL does not wait for more."""
+        return self.receive_into(space, timeout_s)
 
     def receive_now(self, space: memoryview) -> int | None:
         """Receive what is already here, or None."""

@@ -196,9 +196,9 @@ class UpperLayer:
         return self._pdu_left == 0 and self._start == self._end
 
     @property
-    def has_unread(self) -> bool:
-        """Tell whether bytes wait to be pulled with next_event (perhaps fewer than it needs)."""
-        return self._start < self._end
+    def payload_left(self) -> int:
+        """Return how many bytes of the PDV being read are still to be received."""
+        return self._pdv_left
 
     def receive_space(self) -> memoryview:
         """Return where to put what the transport has; never empty."""
