@@ -56,6 +56,8 @@ MAX_INTERNAL_FAILURES: Final = 3
 """A message that fails us this often is set aside, or it would block every message behind it."""
 
 REPEAT_WINDOW: Final = timedelta(days=7)
+_HEADER_BYTES: Final = 4096
+_HEADER_LIMITS: Final = Limits(max_repetitions=_HEADER_BYTES)
 _KEPT_OF_JUNK_BYTES: Final = 64 * 1024
 _ANSWERED: Final = frozenset({MessageOutcome.ACCEPTED, MessageOutcome.IGNORED, MessageOutcome.PARKED})
 
@@ -66,6 +68,8 @@ class _Read:
 
     message: Message
     header: Header
+    sender: tuple[str, str]
+    """Sending application and facility, without the rest of their HD."""
     charset: Charset
     mapping: MessageMapping
     problems: tuple[Problem, ...]
@@ -141,7 +145,9 @@ class Intake:
     def refuse(self, head: bytes, reason: str) -> bytes | None:
         """Write a rejection for a block that was lost, if enough of it came to know whom to answer."""
         try:
-            message = tokenize(head.decode("latin-1").partition("\r")[0], limits=self._limits)
+            message = tokenize(
+                head[:_HEADER_BYTES].decode("latin-1").partition("\r")[0], limits=_HEADER_LIMITS
+            )
             header = Header.of(message)
         except BrokerError:
             return None
@@ -195,8 +201,10 @@ class Intake:
         try:
             message = tokenize(text, limits=self._limits, codec=decoded.charset.codec)
             header = Header.of(message)
+            sender = message.header.value(3, 1), message.header.value(4, 1)
         except MessageTooComplexError as error:
             message = Message((first,), first.separators)
+            sender = first.value(3, 1), first.value(4, 1)
             header = Header.of(message)
             problems = (Problem(error.hl7_condition, str(error)),)
         if decoded.suspect:
@@ -207,7 +215,7 @@ class Intake:
                 severity=Severity.WARNING,
             )
             problems = (*problems, warning)
-        return _Read(message, header, decoded.charset, mapping, problems)
+        return _Read(message, header, sender, decoded.charset, mapping, problems)
 
     def _recognise(self, uow: UnitOfWork, read: _Read, inbound: InboundMessage) -> tuple[StoredMessage, bool]:
         """Find the message among those kept, or keep it; true when it was answered before.
@@ -339,8 +347,8 @@ class Intake:
             id=0,
             received_at=inbound.received_at,
             peer=inbound.peer[:64],
-            sending_application=read.message.header.value(3, 1)[:128],
-            sending_facility=read.message.header.value(4, 1)[:128],
+            sending_application=read.sender[0][:128],
+            sending_facility=read.sender[1][:128],
             message_control_id=header.message_control_id[:64],
             message_type="^".join(part for part in (header.message_type, header.trigger_event) if part)[:32],
             content_sha256=content_digest(inbound.payload),
@@ -433,8 +441,9 @@ def content_digest(payload: bytes) -> bytes:
 
 def _peek(payload: bytes) -> tuple[Segment, str]:
     """Read MSH before the character set is known: what it needs of itself is ASCII."""
-    text = payload[:4096].decode("latin-1").removeprefix("\xef\xbb\xbf").lstrip("\r\n \x00")
-    header = tokenize(text.partition("\r")[0].partition("\n")[0]).header
+    text = payload[:_HEADER_BYTES].decode("latin-1").removeprefix("\xef\xbb\xbf").lstrip("\r\n \x00")
+    # Its length bounds it: whatever stands in these bytes can be read.
+    header = tokenize(text.partition("\r")[0].partition("\n")[0], limits=_HEADER_LIMITS).header
     return header, header.field(18)
 
 

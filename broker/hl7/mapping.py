@@ -135,15 +135,12 @@ class MessageMapping:
         return row.get(status) or row.get("*")
 
 
+_KNOWN_VERSIONS = tuple(f"2.{minor}" for minor in range(1, 9))
+
+
 def _is_known_version(header: Header) -> bool:
     text = header.version.partition(header.separators.component or "^")[0]
-    parts = text.split(".")
-    return (
-        len(parts) >= 2
-        and parts[0] == "2"
-        and all(part.isdigit() for part in parts)
-        and 1 <= int(parts[1]) <= 8
-    )
+    return text in _KNOWN_VERSIONS or text[:4] in {f"{version}." for version in _KNOWN_VERSIONS}
 
 
 class MappingSet:

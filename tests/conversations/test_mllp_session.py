@@ -236,6 +236,14 @@ def test_a_message_over_the_bounds_is_refused_and_kept(session):
     assert [row[0] for row in session.rows()] == ["refused"] * 3
 
 
+@pytest.mark.parametrize("field", ["|HOSP|", "|M1|", "|ORM^O01^ORM_O01|", "|20261121093000|"])
+def test_a_header_over_the_bounds_is_refused_and_kept_not_failed(session, field):
+    message = orm().replace(field, field[:-1] + "~" * 600 + "|", 1)
+    assert session.say(message) in ("AA", "AE")
+    assert session.rows("attempts")[0] == (1,)
+    assert session.rows("outcome")[0][0] in ("accepted", "refused")
+
+
 def test_a_set_mllp_cannot_carry_is_refused(session):
     message = hl7(msh(version="2.5.1", charset="UNICODE UTF-16"), PID, orc(), obr())
     answer = tokenize(session.send(message).messages[0].decode())
