@@ -55,6 +55,10 @@ class Disk(Protocol):
         """Remove a file; one that is gone already is fine."""
         ...
 
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is something of this name."""
+        ...
+
     def space(self, path: Path) -> Space:
         """Answer how much room there is."""
         ...
@@ -115,6 +119,10 @@ class LocalDisk:
     def remove(self, path: Path) -> None:
         """Remove a file; one that is gone already is fine."""
         path.unlink(missing_ok=True)
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is something of this name."""
+        return path.exists()
 
     def space(self, path: Path) -> Space:
         """Ask how much room there is for us."""

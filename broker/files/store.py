@@ -139,6 +139,18 @@ class DiskFileStore:
         """Remove a kept file; one that is gone already is fine."""
         self._disk.remove(self.absolute(path))
 
+    def give_up(self, path: str, *, in_favour_of: str) -> None:
+        """Remove a file whose content is kept elsewhere; should that one be lost, this takes its place."""
+        spare, first = self.absolute(path), self.absolute(in_favour_of)
+        if self._disk.exists(first):
+            self._disk.remove(spare)
+            return
+        self._disk.make_folder(first.parent.parent)
+        self._disk.make_folder(first.parent)
+        self._disk.rename(spare, first)
+        for folder in (first.parent, first.parent.parent, self._root):
+            self._disk.sync_folder(folder)
+
     def has_room(self) -> bool:
         """Answer whether the free-space reserve is untouched."""
         try:

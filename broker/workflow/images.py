@@ -64,6 +64,8 @@ class Receipt:
 
     instance: int
     reception: Reception
+    path: str
+    """Where the content of the instance is kept: of a repeated one, the first file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,10 @@ def receive_images(
             ids = uow.instances.add_many([_row(received, now=now) for received in batch])
             uow.wake(WakeUp(Task.ROUTE, ids[0]))
             uow.commit()
-            return [Receipt(key, Reception.NEW) for key in ids]
+            return [
+                Receipt(key, Reception.NEW, received.file.path)
+                for key, received in zip(ids, batch, strict=True)
+            ]
     except DuplicateKey:
         pass
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -127,11 +132,11 @@ def _receive_one(
     for known in versions:
         if known.sha256 == received.file.sha256 and known.transfer_syntax_uid == received.transfer_syntax_uid:
             _repeat(uow, known, received, now=now, policy=policy)
-            return Receipt(known.id, Reception.REPEATED)
+            return Receipt(known.id, Reception.REPEATED, known.path)
     version = versions[0].version + 1 if versions else 1
     (key,) = uow.instances.add_many([_row(received, now=now, version=version)])
     if version == 1:
-        return Receipt(key, Reception.NEW)
+        return Receipt(key, Reception.NEW, received.file.path)
     uow.record(
         Event(
             EventName.INSTANCE_VERSION_RECEIVED,
@@ -146,7 +151,7 @@ def _receive_one(
             },
         )
     )
-    return Receipt(key, Reception.NEW_VERSION)
+    return Receipt(key, Reception.NEW_VERSION, received.file.path)
 
 
 def _repeat(

@@ -210,6 +210,21 @@ def test_a_failing_disk_is_out_of_resources_and_leaves_nothing_behind(
     assert store.absolute(keep(store).path).exists(), "it recovers by itself"
 
 
+def test_a_file_given_up_for_another_is_removed_unless_the_other_is_lost(tmp_path: Path) -> None:
+    clock = StoppedClock(NOW)
+    store = a_store(tmp_path, clock=clock)
+    first = keep(store)
+    clock.at += timedelta(days=1)
+    spare = keep(store)
+    store.give_up(spare.path, in_favour_of=first.path)
+    assert files_below(tmp_path) == [store.absolute(first.path)]
+    store.remove(first.path)
+    store.absolute(first.path).parent.rmdir()
+    spare = keep(store)
+    store.give_up(spare.path, in_favour_of=first.path)
+    assert files_below(tmp_path) == [store.absolute(first.path)]
+
+
 def test_below_the_reserve_nothing_is_begun_and_it_recovers(tmp_path: Path) -> None:
     disk = SickDisk(free_bytes=999)
     store = a_store(tmp_path, disk)

@@ -21,7 +21,7 @@ from broker.files.store import DiskFileStore
 NOW = datetime(2026, 11, 21, 9, 7, tzinfo=UTC)
 
 
-class PowerCut(Exception):  # noqa: N818 - not a mistake of anybody
+class PowerCut(Exception):
     """The power is gone."""
 
 
@@ -98,6 +98,9 @@ class ModelDisk:
     def remove(self, path: Path) -> None:
         self._step()
         self.folder(path.parent).names.pop(path.name, None)
+
+    def exists(self, path: Path) -> bool:
+        return path.name in self.folder(path.parent).names
 
     def space(self, path: Path) -> Space:
         return Space(1 << 40, 1 << 40)

@@ -268,6 +268,16 @@ def test_the_same_object_again_keeps_the_first_file_alone(site: Site) -> None:
     assert site.kept() == [site.files.absolute(row.path)]
 
 
+def test_sending_again_heals_a_lost_file(site: Site) -> None:
+    with an_association(site.port) as association:
+        assert store(association, a_data_set()) == 0x0000
+        (row,) = site.rows()
+        site.files.absolute(row.path).unlink()
+        assert store(association, a_data_set()) == 0x0000
+    assert site.data_set(row) == a_data_set()
+    assert len(site.kept()) == 1
+
+
 def test_other_content_under_the_same_uid_keeps_both_files(site: Site) -> None:
     with an_association(site.port) as association:
         assert store(association, a_data_set(pixels=b"11")) == 0x0000

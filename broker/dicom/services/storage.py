@@ -93,7 +93,8 @@ class StorageService:
             # The commit may have happened although it did not answer: the file stays, the sweep knows better.
             raise _out_of_resources(request, error) from error
         if receipt.reception is Reception.REPEATED:
-            self._files.remove(kept.path)
+            # Whoever is on call sends again also when a disk has lost something.
+            self._files.give_up(kept.path, in_favour_of=receipt.path)
 
 
 class _ObjectReceiver:

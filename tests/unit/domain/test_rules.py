@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
+from broker.dicom.objects.header import known_keyword
 from broker.domain.conditions import Operator
-from broker.domain.facts import Source
+from broker.domain.facts import ORDER_FIELDS, Source
 from broker.domain.rules import Routes, RouteSyntaxError, Unit, compile_routes, decide
 
 VRS = {
@@ -318,6 +320,21 @@ def test_deciding_never_raises_whatever_the_facts_say(facts: dict[str, tuple[str
     )
     decision = decide(compiled, facts)
     assert bool(decision.matched) is decision.verdicts()[0].matched
+
+
+def test_the_examples_of_the_documentation_compile() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rules.md").read_text(encoding="utf-8")
+    blocks = [part.split("```")[0] for part in text.split("```yaml\n")[1:]]
+    assert len(blocks) >= 2
+    for block in blocks:
+        loaded = YAML(typ="safe", pure=True).load(block)
+        raw = loaded["routes"] if isinstance(loaded, dict) else loaded
+        assert compile_routes(raw, known_keyword=known_keyword).routes
+
+
+def test_every_order_field_is_documented() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rules.md").read_text(encoding="utf-8")
+    assert [field for field in ORDER_FIELDS if f"`{field}`" not in text] == []
 
 
 def test_the_documented_operators_are_exactly_those_of_the_code() -> None:
