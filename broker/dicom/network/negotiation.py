@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 from typing import Final
 
@@ -73,7 +73,7 @@ def any_storage(offer: ServiceOffer, *, accept_unknown: bool = False) -> Callabl
 
     def find(abstract_syntax: str) -> ServiceOffer | None:
         if is_storage_sop_class(abstract_syntax, accept_unknown=accept_unknown):
-            return replace(offer, abstract_syntax=abstract_syntax)
+            return offer  # the context knows its abstract syntax; a copy for each would be half the cost
         return None
 
     return find
