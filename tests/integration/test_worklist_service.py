@@ -134,7 +134,7 @@ def test_a_device_is_answered_in_the_character_set_of_its_profile(served):
     store(served.engine, with_patient(an_entry(1), name="Иванов^Юрий"))
     query = identifier(root={"SpecificCharacterSet": "ISO_IR 192"})
     assert str(served.find(query)[0][0].PatientName) == "Иванов^Юрий"
-    served.devices["OLD"] = DeviceProfile(character_set=("ISO_IR 100",))
+    served.devices["OLD"] = DeviceProfile(character_set=("iso_ir100",))  # as people write it
     (answer,), _ = served.find(query, calling="OLD")
     assert str(answer.PatientName) == "Ivanov^Iurii"
     assert answer.SpecificCharacterSet == "ISO_IR 100"

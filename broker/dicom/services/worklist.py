@@ -20,6 +20,7 @@ from broker.dicom.objects.answers import (
 from broker.dicom.objects.elements import DEFAULT_LIMITS, Limits, MalformedDataSet, Syntax
 from broker.dicom.objects.identifier import Identifier, IdentifierRefused, read_identifier
 from broker.dicom.services.query_log import QueryLog, QueryRecord
+from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.errors import OutOfResources
 from broker.workflow.worklist import Worklist
@@ -161,7 +162,7 @@ def _style(
     """Choose how to answer: the device's character set, else the request's, else the listener's."""
     sets: tuple[tuple[str, ...], ...]
     if device.character_set:
-        sets = (device.character_set,)
+        sets = (canonical_dicom_terms(device.character_set) or device.character_set,)
     elif requested is not None:
         sets = (requested, default)
     else:
