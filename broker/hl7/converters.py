@@ -90,26 +90,18 @@ def _texts(
     segment: Segment, path: Path, group: Group, target: Target, _c: Conversion
 ) -> tuple[str, ...] | None:
     """Collect every repetition of the field in every such segment of the group."""
-    found = [
-        value
+    sent = (
+        text
         for each in group.all(segment.name)
-        for repetition in range(1, len(each.repetitions(path.field)) + 1)
-        if (
-            value := clean(
-                each.value(path.field, path.component, path.subcomponent, repetition=repetition), target
-            )
-        )
-    ]
+        for text in each.values(path.field, path.component, path.subcomponent)
+    )
+    found = [value for text in sent if (value := clean(text, target))]
     return tuple(dict.fromkeys(found)) or None
 
 
 def _lines(segment: Segment, path: Path, group: Group, target: Target, _c: Conversion) -> str | None:
-    texts = [
-        value
-        for each in group.all(segment.name)
-        for repetition in range(1, len(each.repetitions(path.field)) + 1)
-        if (value := each.value(path.field, path.component, repetition=repetition)) and value != NULL
-    ]
+    sent = (text for each in group.all(segment.name) for text in each.values(path.field, path.component))
+    texts = [text for text in sent if text and text != NULL]
     return clean("\n".join(texts), target) or None
 
 
@@ -141,12 +133,17 @@ def surrogate(value: str, characters: int) -> str:
     return "X" + "".join(digits)
 
 
+_LONGEST_IDENTIFIER: Final = 1024
+"""Far beyond what any attribute holds: what is longer is refused, and need not be cleaned to the end."""
+
+
 def _identifying(text: str) -> str:
     """Clean an identifier; the null value means that there is none."""
     if text == NULL:
         return ""
     if text.isalnum():
         return text
+    text = text[:_LONGEST_IDENTIFIER]
     return (
         "".join(character for character in text if character >= " " and character != "\x7f")
         .replace("\\", "/")
@@ -312,8 +309,8 @@ _PREGNANT: Final = {
 def _pregnancy(segment: Segment, path: Path, _group: Group, _target: Target, _c: Conversion) -> str | None:
     """Read PV1-15 (table 0009) or an observation as (0010,21C0)."""
     field_number = 5 if segment.name == "OBX" else path.field
-    for repetition in range(1, len(segment.repetitions(field_number)) + 1):
-        found = _PREGNANT.get(segment.value(field_number, 1, repetition=repetition).upper())
+    for sent in segment.values(field_number, 1):
+        found = _PREGNANT.get(sent.upper())
         if found is not None and (segment.name == "OBX" or found == "3"):
             return found
     return None

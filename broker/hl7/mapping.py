@@ -40,6 +40,7 @@ _TYPED = {
     "step": ("ScheduledProcedureStepID",),
 }
 _MAX_PATIENT_ID_CHARACTERS = 64
+_MAX_STEPS = 100
 _CREATING = frozenset({OrderAction.PLACE, OrderAction.CHANGE})
 
 
@@ -272,6 +273,12 @@ class _Reading:
             self._problem("100", "there is no PID segment", Path("PID", 0))
         if not grouped.orders:
             self._problem("100", "there is no ORC segment", Path("ORC", 0))
+        size = sum(max(1, len(group.segments.get("IPC", ()))) for group in grouped.orders)
+        if size > _MAX_STEPS:
+            # Each reads what is around it again: without a bound the cost would grow with the square.
+            self._problem(
+                "207", f"a message is read up to {_MAX_STEPS} order groups and steps", Path("ORC", 0)
+            )
         if self._problems:
             return self._mapped()
         if grouped.prior_results:

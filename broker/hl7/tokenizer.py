@@ -188,6 +188,18 @@ class Segment:
                 text = _part(text, self._separators.subcomponent, subcomponent)
         return self.plain(text)
 
+    def values(self, number: int, component: int = 0, subcomponent: int = 0) -> list[str]:
+        """List the value of every repetition, as `value` gives it, splitting the field once."""
+        found: list[str] = []
+        for text in self.repetitions(number):
+            part = text
+            if component:
+                part = _part(part, self._separators.component, component)
+                if subcomponent:
+                    part = _part(part, self._separators.subcomponent, subcomponent)
+            found.append(self.plain(part))
+        return found
+
     def at(self, path: Path) -> str:
         """Give the value a path names; the path's segment name is not looked at."""
         return self.value(path.field, path.component, path.subcomponent, repetition=path.repetition)

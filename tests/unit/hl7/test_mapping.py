@@ -1,5 +1,6 @@
 """From message to request: grouping, actions, converters, problems, and the files that say so."""
 
+import time
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -518,6 +519,29 @@ def test_all_mistakes_of_all_files_are_told_at_once(tmp_path):
             other="order: {}\n",
         )
     assert len(caught.value.problems) == 3
+
+
+def test_a_message_with_very_many_orders_is_refused():
+    assert not read(orm(*[orc(), obr()] * 100)).refused
+    assert conditions(read(orm(*[orc(), obr()] * 101))) == [("207", "ORC")]
+    assert conditions(read(omi(*OMI * 51))) == [("207", "ORC")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        orm(orc(placer="-" * 60_000), *[obr(placer="", filler="")] * 100),
+        orm(orc().replace("|1^", "|" + "\\E\\" * 20_000 + "^"), *[obr()] * 100),
+        hl7(msh(), PID, *["AL1|1||" + "~".join(["^a"] * 500)] * 900, orc(), obr()),
+        hl7(msh(), PID, orc(), obr(), *["NTE|1||" + "~".join(["b"] * 500)] * 900),
+        hl7(msh(), PID, orc(), obr(), *["OBX|1|NM|29463-7||x|kg"] * 900),
+    ],
+    ids=["long number", "escapes", "allergies", "notes", "observations"],
+)
+def test_hostile_messages_are_read_in_bounded_time(text):
+    started = time.process_time()
+    read(text)
+    assert time.process_time() - started < 2.0
 
 
 SEGMENTS = st.sampled_from(
