@@ -12,7 +12,13 @@ from rich.text import Text
 
 from broker.demo.journeys import JOURNEYS, Day
 
-_MARKS = {True: ("PASS", "bold green"), False: ("FAIL", "bold red"), None: ("…", "dim")}
+_MARKS = {
+    (True, True): Text("PASS", "bold green"),
+    (True, False): Text("FAIL", "bold red"),
+    (False, True): Text("holds", "green"),
+    (False, False): Text("…", "dim"),
+}
+"""(judged, without problems); while the day runs, a promise holds already or not yet."""
 
 
 @dataclass
@@ -23,7 +29,8 @@ class Board:
     day: Day | None = None
     now: str = "starting"
     problems: dict[str, list[str]] = field(default_factory=dict)
-    """Title -> problems, once judged."""
+    """Title -> problems, as last looked at."""
+    judged: bool = False
 
     def __post_init__(self) -> None:
         self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=4)
@@ -38,26 +45,36 @@ class Board:
             self._live.stop()
 
     def say(self, now: str) -> None:
-        """Show what happens now."""
+        """Show what happens now, and look how the journeys stand."""
         self.now = now
+        if not self.judged:
+            self.look()
         if not self.console.is_terminal:
             self.console.print(f"· {now}")
 
-    def judge(self) -> bool:
-        """Judge every journey; answer whether all passed."""
+    def look(self) -> None:
+        """Look how every journey stands."""
         if self.day is None:
             self.problems = {journey.title: ["the day did not begin"] for journey in JOURNEYS}
         else:
             self.problems = {journey.title: journey.judge(self.day) for journey in JOURNEYS}
+
+    def judge(self) -> bool:
+        """Give the verdict; answer whether all passed."""
+        self.look()
+        self.judged = True
         return not any(self.problems.values())
 
     def render(self) -> Group:
         """Draw the table."""
-        table = Table("Journey", "Verdict", "Problems", title="Worklist Broker · a day at Demo Hospital")
+        table = Table("Journey", "Verdict", "The promise, or what broke it")
+        table.title = "Worklist Broker · a day at Demo Hospital"
         for journey in JOURNEYS:
-            found = self.problems.get(journey.title)
-            mark, style = _MARKS[None if found is None else not found]
-            table.add_row(journey.title, Text(mark, style), Text("; ".join(found or ())[:300]))
+            found = self.problems.get(journey.title, ["nothing yet"])
+            mark = _MARKS[self.judged, not found]
+            broken = self.judged and bool(found)
+            words = Text("; ".join(found)[:300], "red") if broken else Text(journey.promise, "dim")
+            table.add_row(journey.title, mark, words)
         return Group(table, Text(self._ledgers(), "cyan"), Text(f"now: {self.now}", "dim"))
 
     def _ledgers(self) -> str:

@@ -51,11 +51,11 @@ KNEE = Case(
     "knee", "OMG", "DEMO-1004", "Παπαδοπούλου^Ελένη", "19830205", "F", "A26-1004", "P1004",
     "MRKN", "MR Knee left", "MR", "KNEE", None, UID_ROOT + "1004", "UNICODE UTF-8:utf-8",
 )  # fmt: skip
-THORAX = Case(
-    "thorax", "ORM", "DEMO-1005", "Brennan^Maeve", "20011130", "F", "A26-1005", "P1005",
-    "CRTH", "Chest PA and lateral", "CR", "CHEST", None, None, "8859/1:latin-1",
+PLATES = Case(
+    "plates", "ORM", "DEMO-1005", "Brennan^Maeve", "20011130", "F", "A26-1005", "P1005",
+    "CRAB", "Abdomen AP and oblique", "CR", "ABDOMEN", None, None, "8859/1:latin-1",
 )  # fmt: skip
 
-ORDERS = (CHEST, HEAD, ABDOMEN, KNEE, THORAX)
-EXAMINED = (CHEST, HEAD, KNEE, THORAX)
+ORDERS = (CHEST, HEAD, ABDOMEN, KNEE, PLATES)
+EXAMINED = (CHEST, HEAD, KNEE, PLATES)
 """All but the one that is cancelled."""

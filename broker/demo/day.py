@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from broker.demo.board import Board
-from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, THORAX, Case
+from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, PLATES, Case
 from broker.demo.hl7_messages import cancel_message, order_message, update_message
 from broker.demo.journeys import CHANGED_NAME, Day
 from broker.demo.pixels import CR_PLATE, CT_LOCALIZER, CT_SLICE, MR_SLICE, SCREEN_SHOT, Kind
@@ -37,7 +37,7 @@ _SERIES: dict[str, tuple[Kind, ...]] = {
     CHEST.key: (CT_LOCALIZER, *(CT_SLICE,) * 6),
     HEAD.key: (CT_SLICE,) * 4,
     KNEE.key: (MR_SLICE,) * 5,
-    THORAX.key: (CR_PLATE,) * 2,
+    PLATES.key: (CR_PLATE,) * 2,
 }
 
 
@@ -51,11 +51,10 @@ def run(*, once: bool, keep: bool, console: Console | None = None) -> int:
     try:
         with Board(console) as board, ExitStack() as stack:
             passed = _play(board, folder, stack)
-            board.say(f"{'all journeys passed' if passed else 'the verdict is FAIL'}")
-            if not once and console.is_terminal:
-                _stay(board, board.now)
-        if not console.is_terminal:
-            console.print(board.render())
+            if not console.is_terminal:
+                console.print(board.render())
+            if not once:
+                _stay(board)
         console.print("[bold green]PASS[/]" if passed else "[bold red]FAIL[/]")
     finally:
         if keep or not passed:
@@ -125,7 +124,7 @@ def _happen(board: Board, day: Day, broker: BrokerProcess) -> None:
     board.say("a name changes, an order is cancelled")
     later = now + timedelta(seconds=5)
     day.ris.send(
-        update_message(replace(THORAX, name=CHANGED_NAME), control_id=day.ris.control_id(), now=later)
+        update_message(replace(PLATES, name=CHANGED_NAME), control_id=day.ris.control_id(), now=later)
     )
     day.ris.send(cancel_message(ABDOMEN, control_id=day.ris.control_id(), now=later, start=now))
     day.worklists["CR1 later"] = cr1.worklist(today)
@@ -135,21 +134,21 @@ def _happen(board: Board, day: Day, broker: BrokerProcess) -> None:
         (CHEST, ct1, "CT1 morning"),
         (HEAD, ct1, "CT1 morning"),
         (KNEE, mr1, "MR1 morning"),
-        (THORAX, cr1, "CR1 later"),
+        (PLATES, cr1, "CR1 later"),
     ):
         entry = next(e for e in day.worklists[moment] if e.AccessionNumber == case.accession_number)
         day.exams[case.key] = scanner.begin(entry, datetime.now(UTC))
     day.worklists["CT2 during"] = ct2.worklist(today, own=False)
     day.worklists[f"{everything} during"] = mr1.worklist(today, own=False, modality="")
-    for case, scanner in ((CHEST, ct1), (HEAD, ct1), (KNEE, mr1), (THORAX, cr1)):
+    for case, scanner in ((CHEST, ct1), (HEAD, ct1), (KNEE, mr1), (PLATES, cr1)):
         board.say(f"{scanner.ae_title} examines: {case.procedure}")
         _examine(scanner, day.exams[case.key], case)
     day.worklists["CT2 after"] = ct2.worklist(today, own=False)
     board.say("the archive is down: its deliveries wait and are tried again")
-    _wait(lambda: _archive_has_failed(day, broker), _SETTLE_S, every_s=1.0)
+    _wait(board, lambda: _archive_has_failed(day, broker), every_s=1.0)
     board.say("the archive is switched on")
     day.archive.switch_on()
-    _wait(lambda: _has_settled(day), _SETTLE_S)
+    _wait(board, lambda: _has_settled(day))
     board.say("nothing more should come")
     time.sleep(_SURPLUS_S)
     day.orders = broker.ask("orders", "list")
@@ -181,16 +180,17 @@ def _has_settled(day: Day) -> bool:
     return wanted <= archived and len(day.cad.received) >= len(chest) and bool(day.printer.films) and heard
 
 
-def _wait(done: Callable[[], bool], timeout_s: float, *, every_s: float = 0.2) -> None:
+def _wait(board: Board, done: Callable[[], bool], *, every_s: float = 0.2) -> None:
     """Wait until it is so, or for so long: the verdict will tell."""
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + _SETTLE_S
     while not done() and time.monotonic() < until:
+        board.look()
         time.sleep(every_s)
 
 
-def _stay(board: Board, verdict: str) -> None:
+def _stay(board: Board) -> None:
     """Keep everything up until Ctrl-C."""
-    board.say(f"{verdict} · Ctrl-C ends the demo")
+    board.say(f"{board.now} · Ctrl-C ends the demo")
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     with contextlib.suppress(KeyboardInterrupt):

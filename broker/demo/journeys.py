@@ -12,8 +12,9 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, THORAX, Case
-from broker.demo.film_text import reads
+from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, PLATES, Case
+from broker.demo.film_reader import reads, shows
+from broker.demo.pixels import CR_PLATE, pixels_of
 from broker.demo.printer import Printer
 from broker.demo.ris import Ris
 from broker.demo.scanner import Exam, Scanner, SentImage
@@ -62,6 +63,11 @@ class Journey:
     title: str
     judge: Judge
 
+    @property
+    def promise(self) -> str:
+        """The promise in one sentence."""
+        return (self.judge.__doc__ or "").strip().partition("\n")[0]
+
 
 def orders_are_acknowledged(day: Day) -> list[str]:
     """Every message got AA for itself; one said twice is one order."""
@@ -82,7 +88,7 @@ def worklists_are_right(day: Day) -> list[str]:
         "CT1 morning": (CHEST, HEAD, ABDOMEN),
         "CT2 morning": (HEAD, ABDOMEN),
         "MR1 morning": (KNEE,),
-        "CR1 morning": (THORAX,),
+        "CR1 morning": (PLATES,),
     }
     problems: list[str] = []
     for moment, cases in expected.items():
@@ -214,16 +220,18 @@ def plates_go_to_film(day: Day) -> list[str]:
     if len(films) != 1:
         return [f"{len(films)} films", *day.printer.problems]
     problems = list(day.printer.problems)
-    pictures = films[0].pictures
-    if len(pictures) != len(day.images(THORAX)):
+    pictures, original = films[0].pictures, pixels_of(CR_PLATE)
+    if len(pictures) != len(day.images(PLATES)):
         problems.append(f"{len(pictures)} pictures")
     for number, picture in enumerate(pictures, start=1):
         if int(picture.max()) - int(picture.min()) < 128:
             problems.append(f"picture {number} is nearly blank")
-        wanted = (CHANGED_NAME.replace("^", ", "), THORAX.patient_id)
+        wanted = (CHANGED_NAME.replace("^", ", "), PLATES.patient_id)
         problems += [
             f"picture {number} does not show {text!r}" for text in wanted if not reads(picture, text)
         ]
+        if not shows(picture, original):
+            problems.append(f"picture {number} is not the plate, or distorted")
     return problems
 
 

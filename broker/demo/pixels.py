@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -44,10 +46,7 @@ SCREEN_SHOT = Kind(SECONDARY_CAPTURE_IMAGE_STORAGE, "MR_small.dcm", "OT", ("DERI
 
 def make_image(kind: Kind, *, number: int, series_instance_uid: str, now: datetime) -> Dataset:
     """Make an object with real pixels and no patient yet: who it is of comes from the worklist."""
-    path = get_testdata_file(kind.file, download=False)
-    if not isinstance(path, str):
-        raise FileNotFoundError(f"pydicom does not carry {kind.file}")
-    original = dcmread(path)
+    original = _read(kind)
     image = Dataset()
     for keyword in _PIXELS:
         if keyword in original:
@@ -67,3 +66,16 @@ def make_image(kind: Kind, *, number: int, series_instance_uid: str, now: dateti
     image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
     return image
+
+
+def pixels_of(kind: Kind) -> npt.NDArray[np.generic]:
+    """Answer the picture a scanner sends, decoded."""
+    pixels: npt.NDArray[np.generic] = _read(kind).pixel_array
+    return pixels
+
+
+def _read(kind: Kind) -> Dataset:
+    path = get_testdata_file(kind.file, download=False)
+    if not isinstance(path, str):
+        raise FileNotFoundError(f"pydicom does not carry {kind.file}")
+    return dcmread(path)

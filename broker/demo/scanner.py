@@ -77,8 +77,11 @@ class Scanner:
 
     def echo(self) -> bool:
         """Tell whether the broker answers a C-ECHO."""
-        with _Association(self, (VERIFICATION,)) as association:
-            return bool(association.send_c_echo().get("Status", 0xFFFF) == _SUCCESS)
+        try:
+            with _Association(self, (VERIFICATION,)) as association:
+                return bool(association.send_c_echo().get("Status", 0xFFFF) == _SUCCESS)
+        except PeerError:
+            return False
 
     def worklist(self, day: str, *, own: bool = True, modality: str | None = None) -> list[Dataset]:
         """Ask for the day's worklist: of this scanner, or of every station of a modality ("": of any)."""

@@ -28,8 +28,8 @@ listen:
   dicom: {{ host: 127.0.0.1, port: {dicom}, accept_unknown_devices: never }}
   web:   {{ host: 127.0.0.1, port: {web} }}
 devices:
-  - {{ ae_title: CT1, modality: CT, station_name: CT room 1 }}
-  - {{ ae_title: CT2, modality: CT, station_name: CT room 2 }}
+  - {{ ae_title: CT1, modality: CT }}
+  - {{ ae_title: CT2, modality: CT }}
   - {{ ae_title: MR1, modality: MR, character_set: ISO_IR 192 }}
   - {{ ae_title: CR1, modality: [CR, DX] }}
 destinations:
@@ -44,7 +44,7 @@ routes:
   - name: chest-ct-to-ai
     when:
       Modality: CT
-      BodyPartExamined: [CHEST, THORAX]
+      BodyPartExamined: [CHEST, PLATES]
       not: {{ ImageType: "*LOCALIZER*" }}
     send: [ai-chest]
     unit: series

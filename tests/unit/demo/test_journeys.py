@@ -12,9 +12,10 @@ from pydicom.uid import generate_uid
 from rich.console import Console
 
 from broker.demo.board import Board
-from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, THORAX
+from broker.demo.cases import ABDOMEN, CHEST, EXAMINED, HEAD, KNEE, ORDERS, PLATES
 from broker.demo.hl7_messages import Message, StatusMessage
 from broker.demo.journeys import CHANGED_NAME, JOURNEYS, Day
+from broker.demo.pixels import CR_PLATE, pixels_of
 from broker.demo.printer import Film, Printer
 from broker.demo.ris import Ris, Sent
 from broker.demo.scanner import Exam, Scanner, SentImage
@@ -22,7 +23,7 @@ from broker.demo.site import Ports
 from broker.demo.storage_peer import Received, StoragePeer
 from broker.dicom.objects.annotation import BUILT_IN_FONT
 
-MODALITIES = {CHEST.key: "CT", HEAD.key: "CT", KNEE.key: "MR", THORAX.key: "CR"}
+MODALITIES = {CHEST.key: "CT", HEAD.key: "CT", KNEE.key: "MR", PLATES.key: "CR"}
 
 
 def an_answer(case, name=None, status=None):
@@ -60,10 +61,13 @@ def arrived(image, exam):
     )
 
 
-def a_picture(*lines):
-    image = Image.new("L", (1600, 800))
+def a_picture(*lines, stretch=1.0):
+    image = Image.new("L", (1600, 1000))
     font = ImageFont.truetype(str(BUILT_IN_FONT), 37)
     ImageDraw.Draw(image).text((18, 0), "    ".join(lines), fill=255, font=font)
+    pixels = pixels_of(CR_PLATE)
+    plate = Image.fromarray((pixels / pixels.max() * 255).astype(np.uint8))
+    image.paste(plate.resize((int(plate.width * 2.8 * stretch), int(plate.height * 2.8))), (60, 60))
     return np.asarray(image)
 
 
@@ -85,8 +89,8 @@ def day(tmp_path):
         "CT1 morning": [an_answer(case) for case in (CHEST, HEAD, ABDOMEN)],
         "CT2 morning": [an_answer(case) for case in (HEAD, ABDOMEN)],
         "MR1 morning": [an_answer(KNEE)],
-        "CR1 morning": [an_answer(THORAX)],
-        "CR1 later": [an_answer(THORAX, CHANGED_NAME)],
+        "CR1 morning": [an_answer(PLATES)],
+        "CR1 later": [an_answer(PLATES, CHANGED_NAME)],
         "CT1 after the cancellation": [an_answer(case) for case in (CHEST, HEAD)],
         "MR1 asks for everything": [an_answer(case) for case in ORDERS],
         "MR1 asks for everything during": [],
@@ -112,7 +116,7 @@ def day(tmp_path):
     ]
     day.studies = [{"study_instance_uid": day.exams[HEAD.key].study_instance_uid, "state": "UNROUTED"}]
     day.deliveries = [{"destination": "archive", "state": "DELIVERED"}]
-    clause = {"clause": "BodyPartExamined in [CHEST, THORAX]", "holds": False, "seen": "HEAD"}
+    clause = {"clause": "BodyPartExamined in [CHEST, PLATES]", "holds": False, "seen": "HEAD"}
     day.explanation = [{"route": "chest-ct-to-ai", "matched": False, "clauses": [clause]}]
     yield day
     ris._server.server_close()
@@ -149,7 +153,7 @@ HARM = {
         "worklists_are_right",
     ),
     "the old name": (
-        lambda d: d.worklists.update({"CR1 later": [an_answer(THORAX)]}),
+        lambda d: d.worklists.update({"CR1 later": [an_answer(PLATES)]}),
         "a_changed_name_is_on_the_next_answer",
     ),
     "still listed after the cancellation": (
@@ -209,6 +213,13 @@ HARM = {
     ),
     "another patient's film": (
         lambda d: change(d.printer.films, pictures=(a_picture("Brennan-Walsh, Maeve", "ID DEMO-1006"),) * 3),
+        "plates_go_to_film",
+    ),
+    "a distorted film": (
+        lambda d: change(
+            d.printer.films,
+            pictures=(a_picture("Brennan-Walsh, Maeve", "ID DEMO-1005", stretch=1.1),) * 3,
+        ),
         "plates_go_to_film",
     ),
     "a plate missing": (

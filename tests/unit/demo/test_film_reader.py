@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from broker.demo.film_text import reads
+from broker.demo.film_reader import reads
 from broker.dicom.objects.annotation import BUILT_IN_FONT
 
 

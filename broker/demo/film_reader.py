@@ -1,4 +1,4 @@
-"""Reads text off a film by looking for its shape among the pixels: it finds what is drawn, and nothing else."""
+"""Looks at a film: which words stand on it, and whether a picture is on it undistorted."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from broker.dicom.objects.annotation import BUILT_IN_FONT
 
 LIKENESS = 0.86
 """Correlation from which every single character counts as itself; two that look alike stay below. For letters from 24 dots on."""
 
+RESEMBLANCE = 0.95
+"""Correlation from which a film shows a picture; the same picture a twentieth too wide stays below."""
+
 _INK = 96
 _LINE_PX = (6, 120)
 _MARGIN_PX = 4
+_LOOK_PX = 300
+"""To this size a film box is reduced before it is looked at."""
+_SMALLEST_SHARE = 0.6
+"""What the words beside a picture leave of its box, at least."""
 _TOP_SHARE = 0.4
 """How far down a picture the lines about the patient may reach."""
 
@@ -79,6 +86,24 @@ def _worst_character(place: Reals, template: Reals, text: str, font: ImageFont.F
             return 0.0
         worst = min(worst, float(_correlation(around, part).max()))
     return worst
+
+
+def shows(picture: Gray, original: npt.NDArray[np.generic]) -> bool:
+    """Tell whether a film box holds the original, in whatever size, not distorted, cut or turned."""
+    seen = _reduced(picture, _LOOK_PX / max(picture.shape))
+    reals = original.astype(np.float64)
+    spread = max(float(np.ptp(reals)), 1.0)
+    shown = ((reals - reals.min()) * (255 / spread)).astype(np.uint8)
+    fit = min(seen.shape[0] / shown.shape[0], seen.shape[1] / shown.shape[1])
+    shares = np.arange(_SMALLEST_SHARE, 1.0, 0.01)
+    return any(
+        float(_correlation(seen, _reduced(shown, fit * share)).max()) >= RESEMBLANCE for share in shares
+    )
+
+
+def _reduced(picture: Gray, scale: float) -> Reals:
+    size = (max(int(picture.shape[1] * scale), 1), max(int(picture.shape[0] * scale), 1))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX), dtype=np.float64)
 
 
 def _correlation(strip: Reals, template: Reals) -> Reals:
