@@ -8,6 +8,39 @@ from typing import Any
 from broker.domain.orders import Attributes, AttributeValue, Code, PatientIdentifier
 
 
+def storable(text: str, limit: int | None = None) -> str:
+    """Answer a text of a peer as every database stores it: no NUL, no half characters, cut at `limit`.
+
+    For what is kept as evidence, and may not be refused because it is strange.
+    """
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if limit is None else text[:limit]
+
+
+def storable_or_none(text: str | None, limit: int | None = None) -> str | None:
+    """Answer a text as `storable` does, and nothing for nothing."""
+    return None if text is None else storable(text, limit)
+
+
+def column_text(text: str | None, limit: int) -> str | None:
+    """Answer a text for a column that is searched by: never cut, for a shortened number is another one's."""
+    return None if text is None or len(text) > limit or storable(text) != text else text
+
+
+def storable_json(value: Any) -> Any:
+    """Answer a JSON value with every text in it `storable`."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, Mapping):
+        return {storable(str(key)): storable_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_json(item) for item in value]
+    return value
+
+
 def encode_attributes(attributes: Attributes) -> dict[str, Any]:
     """Write attributes: text as text, several values as a list, code items as a list of objects."""
     return {keyword: _encode_value(value) for keyword, value in attributes.items()}

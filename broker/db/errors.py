@@ -11,7 +11,7 @@ import sqlite3
 import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broker.errors import BrokerError, Conflict, DatabaseUnavailable, DuplicateKey, InvalidValue, StorageFull
@@ -29,6 +29,8 @@ def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
     """Answer the broker's error for one that is raised outside of statements; None for a mistake of ours."""
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("Every database connection is in use.")
+    if isinstance(error, PendingRollbackError):
+        return DatabaseUnavailable("The connection to the database was lost in this transaction.")
     if isinstance(error, DBAPIError) and error.orig is not None:
         return _of(error.orig)
     return None
@@ -58,6 +60,8 @@ def _of(error: BaseException) -> BrokerError | None:
         return _of_sqlite(error)
     if isinstance(error, OverflowError):
         return InvalidValue("A number is too large to be stored.")
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidValue("A text holds half a character and cannot be stored.")
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Table
@@ -66,8 +67,10 @@ class Transaction:
     def execute(
         self, statement: Executable, parameters: Values | Sequence[Values] | None = None
     ) -> CursorResult[Any]:
-        """Run one statement."""
-        return self.connection.execute(statement, parameters)
+        """Run one statement. Raises the broker's errors only."""
+        connection = self.connection
+        with _TRANSLATED:
+            return connection.execute(statement, parameters)
 
     def insert(self, table: Table, values: Values) -> int:
         """Insert a row and answer its id. Raises DuplicateKey."""
@@ -93,7 +96,8 @@ class Transaction:
         if self._connection is None:
             return
         try:
-            self._connection.commit()
+            with _TRANSLATED:
+                self._connection.commit()
         finally:
             self._release()
 
@@ -115,7 +119,8 @@ class Transaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo the block alone when it raises."""
-        with self.connection.begin_nested():
+        connection = self.connection
+        with _TRANSLATED, connection.begin_nested():
             yield
 
     def _connect(self) -> None:
@@ -123,13 +128,11 @@ class Transaction:
             self._turn.take()
             self._has_turn = True
         try:
-            self._connection = self._engine.connect()
-            self._connection.begin()
-        except BaseException as error:
+            with _TRANSLATED:
+                self._connection = self._engine.connect()
+                self._connection.begin()
+        except BaseException:
             self._release()
-            translated = as_broker_error(error) if isinstance(error, SQLAlchemyError) else None
-            if translated is not None:
-                raise translated from None
             raise
 
     def _release(self) -> None:
@@ -141,3 +144,19 @@ class Transaction:
             if self._turn is not None and self._has_turn:
                 self._has_turn = False
                 self._turn.give()
+
+
+class _Translated:
+    """Turns what SQLAlchemy itself says into the broker's errors; what the driver says has been turned already."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, SQLAlchemyError) and (translated := as_broker_error(error)) is not None:
+            raise translated from None
+
+
+_TRANSLATED = _Translated()

@@ -13,8 +13,9 @@ from broker.db.engine import DataDirectoryLock, assert_durable, database_url, op
 from broker.db.installation import uid_namespace
 from broker.db.migrate import differences, is_current, migrate
 from broker.db.transaction import Transaction, Turn
+from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
-from tests.builders import NOW
+from tests.builders import NOW, an_identifier
 from tests.postgres import postgres_server, restart
 
 
@@ -196,6 +197,28 @@ def test_a_forked_child_opens_connections_of_its_own(engine):
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+
+
+@pytest.mark.postgres
+def test_a_connection_lost_in_a_transaction_is_unavailable_to_its_end(queue, clock):
+    with postgres_server() as url:
+        engine = open_engine(url)
+        migrate(engine)
+        units_of_work = SqlUnitsOfWork(engine, queue, clock)
+        with units_of_work() as uow:
+            uow.patients.find(an_identifier("1"))
+            restart(url)
+            for _ in range(2):
+                with pytest.raises(DatabaseUnavailable), uow.savepoint():
+                    uow.patients.find(an_identifier("1"))
+                with pytest.raises(DatabaseUnavailable):
+                    uow.patients.find(an_identifier("1"))
+            with pytest.raises(DatabaseUnavailable):
+                uow.commit()
+        with units_of_work() as uow:
+            assert uow.patients.find(an_identifier("1")) is None
+        assert engine.pool.checkedout() == 0
+        engine.dispose()
 
 
 @pytest.mark.postgres

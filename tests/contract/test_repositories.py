@@ -6,10 +6,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from broker.db.schema import PATIENT_ALIAS, STEP, STEP_STATION, STUDY
+from broker.db.schema import EVENT, PATIENT_ALIAS, STEP, STEP_STATION, STUDY
+from broker.domain.delivery import DeliveryState
+from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import Code, EntityIdentifier, ProcedureDetails, StepDetails
 from broker.domain.steps import OrderStatus, PerformedStatus, StepStatus
-from broker.errors import DuplicateKey, IllegalTransition, NotFound
+from broker.errors import DuplicateKey, IllegalTransition, InvalidValue, NotFound
 from broker.workflow.ports import (
     DestinationHealth,
     DestinationState,
@@ -19,6 +21,7 @@ from broker.workflow.ports import (
 )
 from tests.builders import (
     NOW,
+    a_delivery,
     a_message,
     a_patient,
     a_performed_step,
@@ -402,3 +405,43 @@ def test_a_destination_keeps_its_last_state(uow):
     uow.destinations.save(paused)
     assert uow.destinations.get("a") == paused
     assert uow.destinations.all() == [paused]
+
+
+# ---- strange values of peers ---------------------------------------------------------------------------
+
+STRANGE = "\x00\ud800ä" + "x" * 5000
+
+
+def test_a_strange_message_is_kept_as_evidence_and_found_again(uow):
+    problem = {"field": "MSH-10", "problem": f"not {STRANGE}"}
+    message = a_message(message_control_id=STRANGE, sending_application=STRANGE, problems=(problem,))
+    stored = uow.messages.add(replace(message, message_type=STRANGE, peer=STRANGE, raw=b"\x00" * 10))
+    assert uow.messages.find(STRANGE, "HOSP", STRANGE) == [stored]
+    assert stored.message_control_id.startswith("\ufffd?äxxx")
+
+
+def test_a_strange_header_does_not_keep_an_image_out_and_no_number_is_cut(uow):
+    image = an_instance(facts={"PatientID": (STRANGE,)}, patient_id=STRANGE, accession_number="A" * 65)
+    (key,) = uow.instances.add_many([image])
+    kept = uow.instances.get(key)
+    assert kept.patient_id is kept.accession_number is None
+    assert kept.facts["PatientID"][0].endswith("xxx")
+    assert rows(uow, STUDY)[0]["patient_id"] is None
+
+
+def test_strange_reasons_and_events_are_kept(uow):
+    key = uow.deliveries.add(a_delivery(reason=STRANGE), now=NOW)
+    uow.deliveries.claim(key, worker="w", now=NOW, lease=timedelta(seconds=90))
+    assert uow.deliveries.settle(
+        key, 1, state=DeliveryState.DEAD, reason=STRANGE, failure_class=None, failures=1, due_at=NOW, now=NOW
+    )
+    uow.destinations.save(DestinationState("a", DestinationHealth.FAILING, NOW, reason=STRANGE))
+    details = {"said": STRANGE, "list": [STRANGE], STRANGE: 1}
+    uow.record(Event(EventName.DELIVERY_DIED, Subject.DELIVERY, key, actor=STRANGE, details=details))
+    uow.commit()
+    assert len(rows(uow, EVENT)[0]["actor"]) == 128
+
+
+def test_a_name_with_half_a_character_is_refused_and_not_a_crash(uow):
+    with pytest.raises(InvalidValue):
+        uow.patients.add(a_patient(name="A\ud800^B"), now=NOW)

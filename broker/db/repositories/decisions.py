@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 
-from broker.db.encoding import decode_values, encode_values
+from broker.db.encoding import decode_values, storable_json
 from broker.db.schema import CONFIGURATION, DECISION
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
@@ -22,18 +23,12 @@ class SqlDecisions:
 
     def add(self, decision: StoredDecision) -> int:
         """Store a decision (its `id` is ignored), answer its id."""
-        return self._transaction.insert(
-            DECISION,
-            {
-                "instance": decision.instance,
-                "study_instance_uid": decision.study_instance_uid,
-                "configuration": decision.configuration,
-                "decided_at": decision.decided_at,
-                "facts": encode_values(decision.facts),
-                "routes": list(decision.routes),
-                "conflicts": list(decision.conflicts),
-            },
-        )
+        return self._transaction.insert(DECISION, _values(decision))
+
+    def add_many(self, decisions: Sequence[StoredDecision]) -> None:
+        """Store decisions in one statement."""
+        if decisions:
+            self._transaction.execute(DECISION.insert(), [_values(decision) for decision in decisions])
 
     def of_study(self, study_instance_uid: str) -> list[StoredDecision]:
         """Answer the decisions about a study, oldest first."""
@@ -62,6 +57,18 @@ class SqlDecisions:
         values = {"sha256": sha256, "body": body, "loaded_at": now, "loaded_by": by}
         added = self._transaction.insert_unless_there(CONFIGURATION, values)
         return added if added is not None else int(self._transaction.execute(known).scalar_one())
+
+
+def _values(decision: StoredDecision) -> dict[str, Any]:
+    return {
+        "instance": decision.instance,
+        "study_instance_uid": decision.study_instance_uid,
+        "configuration": decision.configuration,
+        "decided_at": decision.decided_at,
+        "facts": storable_json(decision.facts),
+        "routes": list(decision.routes),
+        "conflicts": list(decision.conflicts),
+    }
 
 
 def _decision(row: Any) -> StoredDecision:

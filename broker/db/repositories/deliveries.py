@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, and_, bindparam, case, exists, func, not_, or_, select, update
 
 from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
+from broker.db.encoding import storable_or_none
 from broker.db.repositories.delivery_items import SqlDeliveryItems
 from broker.db.schema import DELIVERY, DELIVERY_ITEM, DESTINATION, INSTANCE
 from broker.db.transaction import Transaction
@@ -184,7 +185,7 @@ class SqlDeliveries(SqlDeliveryItems):
             .where(FENCE)
             .values(
                 state=state.value,
-                reason=reason,
+                reason=storable_or_none(reason),
                 failure_class=failure_class,
                 failures=failures,
                 due_at=due_at,
@@ -215,7 +216,7 @@ class SqlDeliveries(SqlDeliveryItems):
             condition = and_(condition, DELIVERY.c.lease_until <= now)
         values: dict[str, Any] = {
             "state": to.value,
-            "reason": reason,
+            "reason": storable_or_none(reason),
             "due_at": due_at,
             "lease_until": None,
             "worker": None,
@@ -360,7 +361,7 @@ def _values(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "order": delivery.order,
         "ordering_key": delivery.ordering_key,
         "state": delivery.state.value,
-        "reason": delivery.reason,
+        "reason": storable_or_none(delivery.reason),
         "failure_class": delivery.failure_class,
         "attempt": delivery.attempt,
         "failures": delivery.failures,

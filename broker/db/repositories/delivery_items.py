@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import bindparam, func, select, update
 
-from broker.db.encoding import decode_values
+from broker.db.encoding import decode_values, storable_or_none
 from broker.db.schema import DELIVERY, DELIVERY_ITEM, INSTANCE
 from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState, ItemState
@@ -133,8 +133,8 @@ class SqlDeliveryItems:
                     )
                     .values(
                         state=state.value,
-                        wire_status=wire_status,
-                        reason=reason,
+                        wire_status=storable_or_none(wire_status, 8),
+                        reason=storable_or_none(reason),
                         sends=DELIVERY_ITEM.c.sends + 1,
                         settled_at=now,
                     )

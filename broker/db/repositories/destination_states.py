@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from broker.db.encoding import storable_or_none
 from broker.db.schema import DESTINATION
 from broker.db.transaction import Transaction
 from broker.workflow.ports import DestinationHealth, DestinationState
@@ -31,7 +32,7 @@ class SqlDestinationStates:
         """Store the state of a destination, new or not."""
         values = {
             "state": state.state.value,
-            "reason": state.reason,
+            "reason": storable_or_none(state.reason),
             "since": state.since,
             "failures": state.failures,
             "open_until": state.open_until,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from broker.db.encoding import storable, storable_json
 from broker.db.schema import EVENT
 from broker.db.transaction import Transaction
 from broker.domain.events import Event
@@ -31,6 +32,6 @@ def _values(at: datetime, event: Event) -> dict[str, Any]:
         "subject_id": event.subject_id,
         "study_instance_uid": event.study_instance_uid,
         "order": event.order,
-        "actor": event.actor,
-        "details": dict(event.details),
+        "actor": storable(event.actor, 128),
+        "details": storable_json(event.details),
     }

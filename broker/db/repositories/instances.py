@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
-from broker.db.encoding import decode_values, encode_values
+from broker.db.encoding import column_text, decode_values, storable_json
 from broker.db.schema import INSTANCE, STUDY
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
@@ -108,6 +108,20 @@ class SqlInstances:
             return self._transaction.execute(_DECIDE, values).rowcount == 1
         return self._transaction.execute(_DECIDE_WITH_ORDER, {**values, "its_order": order}).rowcount == 1
 
+    def decide_many(self, instances: Sequence[int], state: InstanceState, *, order: int | None) -> set[int]:
+        """Do the same for many; answer those this worker has moved."""
+        moved: set[int] = set()
+        for start in range(0, len(instances), _IDS_PER_STATEMENT):
+            statement = update(INSTANCE).where(
+                INSTANCE.c.id.in_(instances[start : start + _IDS_PER_STATEMENT]),
+                INSTANCE.c.state == InstanceState.RECEIVED.value,
+            )
+            statement = statement.values(state=state.value)
+            if order is not None:
+                statement = statement.values(order=order)
+            moved.update(self._transaction.execute(statement.returning(INSTANCE.c.id)).scalars())
+        return moved
+
     def set_order(self, instance: int, order: int) -> None:
         """Join an instance to its order."""
         self._transaction.execute(update(INSTANCE).where(INSTANCE.c.id == instance).values(order=order))
@@ -137,14 +151,14 @@ def _values(instance: Instance) -> dict[str, Any]:
         "transfer_syntax_uid": instance.transfer_syntax_uid,
         "study_instance_uid": instance.study_instance_uid,
         "series_instance_uid": instance.series_instance_uid,
-        "patient_id": instance.patient_id,
-        "accession_number": instance.accession_number,
-        "modality": instance.modality,
+        "patient_id": column_text(instance.patient_id, 128),
+        "accession_number": column_text(instance.accession_number, 64),
+        "modality": column_text(instance.modality, 16),
         "path": instance.path,
         "size_bytes": instance.size_bytes,
         "data_set_offset": instance.data_set_offset,
         "sha256": instance.sha256,
-        "facts": encode_values(instance.facts),
+        "facts": storable_json(instance.facts),
         "calling_ae_title": instance.calling_ae_title,
         "called_ae_title": instance.called_ae_title,
         "peer": instance.peer,
@@ -159,8 +173,8 @@ def _values(instance: Instance) -> dict[str, Any]:
 def _study_values(instance: Instance) -> dict[str, Any]:
     return {
         "study_instance_uid": instance.study_instance_uid,
-        "patient_id": instance.patient_id,
-        "accession_number": instance.accession_number,
+        "patient_id": column_text(instance.patient_id, 128),
+        "accession_number": column_text(instance.accession_number, 64),
         "received_at": instance.received_at,
     }
 

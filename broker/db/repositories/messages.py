@@ -6,11 +6,14 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 
+from broker.db.encoding import storable, storable_json
 from broker.db.schema import MESSAGE
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
 from broker.workflow.ports import MessageOutcome, StoredMessage
 
+_KEY_CHARACTERS = 200
+"""HL7 v2.9 MSH-10 has 199."""
 _FIND = (
     select(MESSAGE)
     .where(
@@ -35,9 +38,9 @@ class SqlMessages:
         rows = self._transaction.execute(
             _FIND,
             {
-                "application": sending_application,
-                "facility": sending_facility,
-                "control_id": message_control_id,
+                "application": _key(sending_application),
+                "facility": _key(sending_facility),
+                "control_id": _key(message_control_id),
             },
         )
         return [_message(row) for row in rows.mappings()]
@@ -65,20 +68,25 @@ class SqlMessages:
         return _message(row)
 
 
+def _key(text: str) -> str:
+    """Answer a part of the key as stored and looked up; a hostile one must not keep the message from being kept."""
+    return storable(text, _KEY_CHARACTERS)
+
+
 def _values(message: StoredMessage) -> dict[str, Any]:
     return {
         "received_at": message.received_at,
-        "peer": message.peer,
-        "sending_application": message.sending_application,
-        "sending_facility": message.sending_facility,
-        "message_control_id": message.message_control_id,
-        "message_type": message.message_type,
+        "peer": storable(message.peer, 64),
+        "sending_application": _key(message.sending_application),
+        "sending_facility": _key(message.sending_facility),
+        "message_control_id": _key(message.message_control_id),
+        "message_type": storable(message.message_type, 32),
         "content_sha256": message.content_sha256,
         "raw": message.raw,
         "outcome": message.outcome.value,
         "acknowledgement_code": message.acknowledgement_code,
         "answer": message.answer,
-        "problems": [dict(problem) for problem in message.problems],
+        "problems": storable_json(message.problems),
         "order": message.order,
         "attempts": message.attempts,
     }
