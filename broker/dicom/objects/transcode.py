@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.filereader import dcmread
+from pydicom.filereader import dcmread, read_file_meta_info
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import (
     UID,
@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 
 from broker.dicom.objects.codestreams import Unrenderable
+from broker.dicom.objects.isolation import decoder
 from broker.dicom.objects.pixels import MIB, BoundedFile, PixelLimits, StoredImage, inflated, typed_errors
 from broker.errors import BrokerError
 
@@ -55,37 +56,48 @@ def encoded_as(
         with typed_errors("the object cannot be read"):
             if path.stat().st_size > max_object_bytes:
                 raise Untranscodable("the object is too large to be encoded anew")
+            stored = UID(read_file_meta_info(path).TransferSyntaxUID)
+            if stored.is_encapsulated:
+                if not may_decompress:
+                    raise Untranscodable("the pixels are compressed and may not be decompressed")
+                return _decompressed_elsewhere(path, target, limits, max_object_bytes)
             with path.open("rb") as file:
                 source = inflated(file, path, limits) or file
                 ds = dcmread(
                     BoundedFile(source, max_bytes=2 * max_object_bytes, max_reads=limits.max_object_reads)
                 )
-                stored = UID(ds.file_meta.TransferSyntaxUID)
-                if stored.is_encapsulated:
-                    if not may_decompress:
-                        raise Untranscodable("the pixels are compressed and may not be decompressed")
-                    _decompress(ds, path, limits, max_object_bytes)
-                elif stored == ExplicitVRBigEndian:
+                if stored == ExplicitVRBigEndian:
                     ds.walk(_swap_words)
                 return _data_set_bytes(ds, target)
     except Unrenderable as error:
         raise Untranscodable(str(error)) from error
 
 
-def _decompress(ds: Dataset, path: Path, limits: PixelLimits, max_object_bytes: int) -> None:
-    """Decompress the pixels in place; what the frames claim is checked before a decoder sees them."""
+def _decompressed_elsewhere(path: Path, target: UID, limits: PixelLimits, max_object_bytes: int) -> bytes:
+    """Let another process decompress, once what the frames claim has been checked."""
     with StoredImage(path, limits) as image:
         if image.frames * image.frame_bytes() > max_object_bytes:
             raise Untranscodable("the pixels are too large to be decompressed")
         image.check_codestreams()
-    # An icon may be compressed like the image and would then contradict the new syntax (PS3.5 A.4).
-    if "IconImageSequence" in ds:
-        del ds.IconImageSequence
-    # The same pixels, so the same instance (PS3.4 B.4.1.3 asks for a new one only when they are degraded).
-    ds.decompress(generate_instance_uid=False)
-    for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
-        if keyword in ds:
-            delattr(ds, keyword)
+    _, body = decoder().ask(
+        {"do": "decompress", "path": str(path.absolute()), "transfer_syntax_uid": str(target)}
+    )
+    return body
+
+
+def decompressed(path: Path, transfer_syntax_uid: str) -> bytes:
+    """Decompress here and now; whoever calls this may not survive it."""
+    with typed_errors("the pixel data cannot be decoded"):
+        ds = dcmread(path)
+        # An icon may be compressed like the image and would then contradict the new syntax (PS3.5 A.4).
+        if "IconImageSequence" in ds:
+            del ds.IconImageSequence
+        # The same pixels, so the same instance (PS3.4 B.4.1.3 asks for a new one only when they are degraded).
+        ds.decompress(generate_instance_uid=False)
+        for keyword in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths"):
+            if keyword in ds:
+                delattr(ds, keyword)
+        return _data_set_bytes(ds, UID(transfer_syntax_uid))
 
 
 def _swap_words(_ds: Dataset, element: DataElement) -> None:
