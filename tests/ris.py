@@ -12,8 +12,6 @@ from uuid import UUID
 from sqlalchemy import Engine, select
 from sqlmodel import SQLModel
 
-from broker.db import tables
-from broker.db.engine import open_engine
 from broker.db.schema import STEP
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.domain.events import EventName
@@ -153,13 +151,6 @@ class Ris:
     def __post_init__(self) -> None:
         self.units = SqlUnitsOfWork(self.engine, NoQueue(), self.clock)
         self.encoder = ReadableEncoder()
-
-    @classmethod
-    def on(cls, path: Any, **options: Any) -> Ris:
-        engine = open_engine(f"sqlite:///{path}/broker.db")
-        SQLModel.metadata.create_all(engine)
-        assert tables.StepRow.__tablename__ in SQLModel.metadata.tables
-        return cls(engine, **options)
 
     def source(self, sent_at: datetime | None = None) -> MessageSource:
         return MessageSource(

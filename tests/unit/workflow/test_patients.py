@@ -14,10 +14,8 @@ from tests.ris import HAYDN, MOZART, POLICY, SCHEDULED, Ris, a_procedure, a_stat
 
 
 @pytest.fixture
-def ris(tmp_path):
-    ris = Ris.on(tmp_path)
-    yield ris
-    ris.engine.dispose()
+def ris(sqlite_engine):
+    return Ris(sqlite_engine)
 
 
 def person(value, name=None, issuer="HOSP", **changes):
