@@ -57,6 +57,8 @@ MAX_INTERNAL_FAILURES: Final = 3
 
 REPEAT_WINDOW: Final = timedelta(days=7)
 _HEADER_BYTES: Final = 4096
+_CONTROL_ID_CHARACTERS: Final = 199
+"""HL7 v2.9 MSH-10; the content tells apart what a longer one would."""
 _HEADER_LIMITS: Final = Limits(max_repetitions=_HEADER_BYTES)
 _KEPT_OF_JUNK_BYTES: Final = 64 * 1024
 _ANSWERED: Final = frozenset({MessageOutcome.ACCEPTED, MessageOutcome.IGNORED, MessageOutcome.PARKED})
@@ -349,7 +351,7 @@ class Intake:
             peer=inbound.peer[:64],
             sending_application=read.sender[0][:128],
             sending_facility=read.sender[1][:128],
-            message_control_id=header.message_control_id[:64],
+            message_control_id=header.message_control_id[:_CONTROL_ID_CHARACTERS],
             message_type="^".join(part for part in (header.message_type, header.trigger_event) if part)[:32],
             content_sha256=content_digest(inbound.payload),
             raw=inbound.payload,

@@ -97,6 +97,17 @@ def test_another_message_under_the_same_control_id_is_processed_and_flagged(sess
     assert EventName.CONTROL_ID_REUSED.value in session.events()
 
 
+def test_a_sender_whose_control_id_never_changes_is_not_read_ever_slower(session):
+    for number in range(30):
+        session.say(
+            hl7(msh("ADT^A08", control_id="1"), PID.replace("SALLY", f"S{'ABCDEFGHIJ'[number % 10]}{number}"))
+        )
+    with session.uow_factory() as uow:
+        assert len(uow.messages.find("RIS", "HOSP", "1")) == 20
+    assert session.say(hl7(msh("ADT^A08", control_id="1"), PID.replace("SALLY", "SJ29"))) == "AA"
+    assert len(session.rows()) == 30
+
+
 def test_a_refused_message_is_kept_with_its_problems_and_evaluated_again(session):
     bad = orm(control="QQ")
     assert session.say(bad) == "AE"

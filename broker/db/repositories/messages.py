@@ -22,6 +22,8 @@ _FIND = (
         MESSAGE.c.message_control_id == bindparam("control_id"),
     )
     .order_by(MESSAGE.c.id.desc())
+    # Some senders give every message the same MSH-10; a resend follows what it repeats soon.
+    .limit(20)
 )
 
 
