@@ -13,7 +13,7 @@ from enum import Enum
 
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
-from broker.domain.facts import FactValues, order_facts, routing_facts
+from broker.domain.facts import CALLING_AE_TITLE, FactValues, order_facts, routing_facts
 from broker.domain.rules import Route, Routes, Unit, decide
 from broker.workflow.completion import CompletionPolicy, release_complete_series
 from broker.workflow.ports import (
@@ -161,6 +161,23 @@ class _Target:
     held: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Proposal:
+    """What is to become of one instance, if it is still undecided."""
+
+    instance: Instance
+    joined: JoinedOrder
+    facts: FactValues
+    matched: tuple[Route, ...]
+    targets: tuple[_Target, ...]
+    not_sent_back: tuple[str, ...]
+    priority: int
+
+    @property
+    def state(self) -> InstanceState:
+        return InstanceState.ROUTED if self.targets else InstanceState.UNROUTED
+
+
 @dataclass(slots=True)
 class _Series:
     """What the events of a batch say of one series."""
@@ -185,47 +202,63 @@ class _Batch:
         self._targets: dict[_Target, list[int]] = {}
         self._priorities: dict[_Target, int] = {}
         self._series: dict[tuple[str, str, str, int | None], _Series] = {}
+        self._doubtful: dict[str, tuple[_Proposal, int]] = {}
 
     def route(self, instances: Sequence[int]) -> Routed:
-        routed = unrouted = 0
-        doubtful: dict[str, tuple[Instance, JoinedOrder, int]] = {}
-        for instance in self._uow.instances.get_many(instances):
-            if instance.state is not InstanceState.RECEIVED:
-                continue
-            joined, facts_of_order = self._order_of(instance)
-            facts = routing_facts(
-                instance.facts, calling_ae_title=instance.calling_ae_title, order=facts_of_order
-            )
-            matched = self._matching(facts)
-            targets, not_sent_back = self._targets_of(instance, joined, matched)
-            state = InstanceState.ROUTED if targets else InstanceState.UNROUTED
-            if not self._uow.instances.decide(instance.id, state, order=joined.order):
-                continue  # another worker was first
-            self._uow.decisions.add(
-                StoredDecision(
-                    id=0,
-                    instance=instance.id,
-                    study_instance_uid=instance.study_instance_uid,
-                    configuration=self._policy.configuration,
-                    decided_at=self._now,
-                    facts=facts,
-                    routes=tuple(route.name for route in matched),
-                    conflicts=joined.conflicts,
-                )
-            )
-            priority = _priority(facts)
-            for target in targets:
-                self._targets.setdefault(target, []).append(instance.id)
-                self._priorities[target] = min(priority, self._priorities.get(target, priority))
-            self._count(instance, joined, matched, targets, not_sent_back=not_sent_back)
-            if joined.conflicts:
-                _, _, so_far = doubtful.get(instance.study_instance_uid, (instance, joined, 0))
-                doubtful[instance.study_instance_uid] = (instance, joined, so_far + 1)
-            routed += state is InstanceState.ROUTED
-            unrouted += state is InstanceState.UNROUTED
+        proposed = [
+            self._propose(instance)
+            for instance in self._uow.instances.get_many(instances)
+            if instance.state is InstanceState.RECEIVED
+        ]
+        alike: dict[tuple[InstanceState, int | None], list[int]] = {}
+        for proposal in proposed:
+            alike.setdefault((proposal.state, proposal.joined.order), []).append(proposal.instance.id)
+        ours: set[int] = set()
+        for (state, order), ids in alike.items():
+            ours |= self._uow.instances.decide_many(ids, state, order=order)
+        # What another worker decided meanwhile is its business.
+        decided = [proposal for proposal in proposed if proposal.instance.id in ours]
+        self._uow.decisions.add_many([self._decision(proposal) for proposal in decided])
+        for proposal in decided:
+            for target in proposal.targets:
+                self._targets.setdefault(target, []).append(proposal.instance.id)
+                known = self._priorities.get(target, proposal.priority)
+                self._priorities[target] = min(proposal.priority, known)
+            self._count(proposal)
         self._deliver()
-        self._record(doubtful)
-        return Routed(routed, unrouted)
+        self._record()
+        routed = sum(proposal.state is InstanceState.ROUTED for proposal in decided)
+        return Routed(routed, len(decided) - routed)
+
+    def _propose(self, instance: Instance) -> _Proposal:
+        joined, facts_of_order = self._order_of(instance)
+        facts = routing_facts(
+            instance.facts, calling_ae_title=instance.calling_ae_title, order=facts_of_order
+        )
+        matched = self._matching(facts)
+        targets, not_sent_back = self._targets_of(instance, joined, matched)
+        return _Proposal(
+            instance=instance,
+            joined=joined,
+            # The rest of the header stays where it is, with the instance.
+            facts={key: facts[key] for key in (*self._keys, *facts_of_order) if key in facts},
+            matched=matched,
+            targets=tuple(targets),
+            not_sent_back=tuple(not_sent_back),
+            priority=_priority(facts),
+        )
+
+    def _decision(self, proposal: _Proposal) -> StoredDecision:
+        return StoredDecision(
+            id=0,
+            instance=proposal.instance.id,
+            study_instance_uid=proposal.instance.study_instance_uid,
+            configuration=self._policy.configuration,
+            decided_at=self._now,
+            facts={**proposal.facts, CALLING_AE_TITLE: (proposal.instance.calling_ae_title,)},
+            routes=tuple(route.name for route in proposal.matched),
+            conflicts=proposal.joined.conflicts,
+        )
 
     # ---- deciding --------------------------------------------------------------------------------------
 
@@ -381,15 +414,8 @@ class _Batch:
 
     # ---- telling ---------------------------------------------------------------------------------------
 
-    def _count(
-        self,
-        instance: Instance,
-        joined: JoinedOrder,
-        matched: Sequence[Route],
-        targets: Sequence[_Target],
-        *,
-        not_sent_back: Sequence[str],
-    ) -> None:
+    def _count(self, proposal: _Proposal) -> None:
+        instance, joined = proposal.instance, proposal.joined
         key = (
             instance.study_instance_uid,
             instance.series_instance_uid,
@@ -398,12 +424,15 @@ class _Batch:
         )
         series = self._series.setdefault(key, _Series())
         series.instances += 1
-        series.unrouted += not targets
-        series.routes.update(dict.fromkeys(route.name for route in matched))
-        series.destinations.update(dict.fromkeys(target.destination.name for target in targets))
-        series.not_sent_back.update(dict.fromkeys(not_sent_back))
+        series.unrouted += not proposal.targets
+        series.routes.update(dict.fromkeys(route.name for route in proposal.matched))
+        series.destinations.update(dict.fromkeys(target.destination.name for target in proposal.targets))
+        series.not_sent_back.update(dict.fromkeys(proposal.not_sent_back))
+        if joined.conflicts:
+            _, so_far = self._doubtful.get(instance.study_instance_uid, (proposal, 0))
+            self._doubtful[instance.study_instance_uid] = (proposal, so_far + 1)
 
-    def _record(self, doubtful: Mapping[str, tuple[Instance, JoinedOrder, int]]) -> None:
+    def _record(self) -> None:
         """Write events: per series and batch, for one per instance would cost more than routing it."""
         for (study, uid, calling_ae_title, order), series in self._series.items():
             names = [EventName.INSTANCE_RECEIVED]
@@ -420,15 +449,15 @@ class _Batch:
                         details=_details(name, uid, series),
                     )
                 )
-        for study, (instance, joined, count) in doubtful.items():
+        for study, (proposal, count) in self._doubtful.items():
             self._uow.record(
                 Event(
                     EventName.IDENTITY_CONFLICT,
                     Subject.STUDY,
-                    subject_id=instance.id,
+                    subject_id=proposal.instance.id,
                     study_instance_uid=study,
-                    order=joined.suspected,
-                    actor=instance.calling_ae_title,
+                    order=proposal.joined.suspected,
+                    actor=proposal.instance.calling_ae_title,
                     details={"instances": count},
                 )
             )

@@ -76,7 +76,7 @@ class SqlDeliveryItems:
                 {"delivery": delivery, "instance": instance, "state": ItemState.WAITING.value, "sends": 0}
                 for instance in instances[start : start + _ROWS_PER_STATEMENT]
             ]
-            new += len(self._transaction.execute(insert.values(rows)).all())
+            new += len(self._transaction.execute(insert, rows).all())
         if new:
             self._transaction.execute(
                 update(DELIVERY).where(DELIVERY.c.id == delivery).values(items=DELIVERY.c["items"] + new)
