@@ -57,6 +57,8 @@ class SweeperLimits:
     thorough_s: float = 30.0
     overdue_s: float = 15.0
     """What is due so long although Redis answers is done here: its worker may be gone."""
+    unheard_s: float = 3.0
+    """The same while wake-ups lie in Redis untaken: no worker listens, or all are busy."""
     max_backlog: int = 500
     """Wake-ups nobody takes; more would only fill Redis."""
     threads: int = 16
@@ -144,7 +146,7 @@ class Sweeper:
         else:
             if backlog <= self._limits.max_backlog:
                 self._broker.queue.wake(wake_ups)
-            self._do_here(self._overdue(wake_ups, now_s))
+            self._do_here(self._overdue(wake_ups, now_s, unheard=backlog > 0))
         for name in work.probes:
             self._submit(("probe", name), partial(self._probe, name))
         for chore in self._chores:
@@ -168,10 +170,11 @@ class Sweeper:
             self._nudge.wait(self._limits.interval_s)
             self._nudge.clear()
 
-    def _overdue(self, wake_ups: Sequence[WakeUp], now_s: float) -> list[WakeUp]:
+    def _overdue(self, wake_ups: Sequence[WakeUp], now_s: float, *, unheard: bool) -> list[WakeUp]:
         """Answer what has been due for long: nobody seems to listen."""
         self._first_seen_s = {one: self._first_seen_s.get(one, now_s) for one in wake_ups}
-        return [one for one, seen_s in self._first_seen_s.items() if now_s - seen_s >= self._limits.overdue_s]
+        patience_s = self._limits.unheard_s if unheard else self._limits.overdue_s
+        return [one for one, seen_s in self._first_seen_s.items() if now_s - seen_s >= patience_s]
 
     def _do_here(self, wake_ups: Sequence[WakeUp]) -> None:
         for wake_up in wake_ups:
@@ -197,9 +200,7 @@ class Sweeper:
             try:
                 job()
             except Exception as error:  # the row is unchanged or its lease runs out: the next sweep finds it
-                log.error(
-                    "sweep job failed", job=str(key), defect=places_of(error)
-                )
+                log.error("sweep job failed", job=str(key), defect=places_of(error))
             finally:
                 with self._lock:
                     self._running.discard(key)
