@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import FactValues, OrderView
 from broker.domain.orders import Patient, PatientIdentifier
 from broker.domain.values import PersonName, parse_date
 from broker.errors import InvalidValue, NotFound
-from broker.workflow.ports import Instance, UnitOfWork
+from broker.workflow.ports import Instance, Task, UnitOfWork, WakeUp
 
 IDENTITY = "identity"
 """Name of the conflict in a stored decision."""
@@ -63,6 +64,32 @@ def join_order(uow: UnitOfWork, instance: Instance) -> JoinedOrder:
     """Find the order of an instance: by Study Instance UID, else by accession number and patient ID."""
     by_study = _by_study(uow, instance)
     return by_study if by_study is not None else _by_accession(uow, instance)
+
+
+def join_late(uow: UnitOfWork, study_instance_uid: str) -> int:
+    """Join the images that came before their order, and let routing look again at those no route took.
+
+    For whoever stores an order: answers how many images have found it. What was routed stays routed.
+    """
+    joined = 0
+    for instance in uow.instances.of_study(study_instance_uid):
+        if instance.order is None:
+            order = join_order(uow, instance).order
+            if order is not None:
+                uow.instances.set_order(instance.id, order)
+                joined += 1
+    if joined:
+        if uow.instances.reconsider(study_instance_uid):
+            uow.wake(WakeUp(Task.ROUTE, 0))
+        uow.record(
+            Event(
+                EventName.INSTANCE_JOINED,
+                Subject.STUDY,
+                study_instance_uid=study_instance_uid,
+                details={"instances": joined},
+            )
+        )
+    return joined
 
 
 def _by_study(uow: UnitOfWork, instance: Instance) -> JoinedOrder | None:

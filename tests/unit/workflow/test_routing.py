@@ -18,7 +18,7 @@ from broker.domain.steps import PerformedStatus
 from broker.workflow.completion import CompletionPolicy, release_complete_series
 from broker.workflow.explain import explain_facts, explain_study
 from broker.workflow.ports import Instance, InstanceState, Task, UnitsOfWork
-from broker.workflow.reconciliation import Agreement, agreement_of
+from broker.workflow.reconciliation import Agreement, agreement_of, join_late
 from broker.workflow.routing import (
     HELD_FOR_IDENTITY,
     Purpose,
@@ -385,6 +385,28 @@ def test_a_merged_patient_agrees_under_the_old_identifier(uow_factory) -> None:
         absorbed = uow.patients.add(a_patient(2), now=NOW)
         uow.patients.merge(absorbed=absorbed.id, survivor=survivor.id, now=NOW)
         assert agreement_of(uow, survivor, {"PatientID": ("PID2",)}) is Agreement.SAME
+
+
+def test_images_that_came_before_their_order_find_it_later(uow_factory, clock, queue, policy_of) -> None:
+    stat = policy_of({"name": "stat", "when": {"order.accession_number": "A1"}, "send": ["cad"]})
+    (key, foreign) = store(
+        uow_factory,
+        an_image(1),
+        an_image(2, facts={**MATCHING_FACTS, "PatientID": ("OTHER",)}, patient_id="OTHER"),
+    )
+    route_received(uow_factory, clock, stat)
+    assert state_of(uow_factory, key) is InstanceState.UNROUTED
+    queue.take()
+    with uow_factory() as uow:
+        entry = a_stored_entry(uow)
+        assert join_late(uow, STUDY) == 1
+        assert join_late(uow, STUDY) == 0
+        uow.commit()
+    assert queue.ids(Task.ROUTE)
+    route_received(uow_factory, clock, stat)
+    (delivery,) = deliveries(uow_factory, key)
+    assert (delivery.route, delivery.order) == ("stat", entry.order.id)
+    assert deliveries(uow_factory, foreign) == []
 
 
 # ---- completion ------------------------------------------------------------------------------------------
