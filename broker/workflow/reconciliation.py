@@ -80,7 +80,8 @@ def join_late(uow: UnitOfWork, study_instance_uid: str) -> int:
                 joined += 1
     if joined:
         if uow.instances.reconsider(study_instance_uid):
-            uow.wake(WakeUp(Task.ROUTE, 0))
+            for undecided in uow.instances.undecided(1):
+                uow.wake(WakeUp(Task.ROUTE, undecided))
         uow.record(
             Event(
                 EventName.INSTANCE_JOINED,

@@ -143,7 +143,8 @@ def reroute(study_instance_uid: str, units_of_work: UnitsOfWork, *, actor: str) 
                     details={"instances": again, "again": True},
                 )
             )
-            uow.wake(WakeUp(Task.ROUTE, 0))
+            for undecided in uow.instances.undecided(1):
+                uow.wake(WakeUp(Task.ROUTE, undecided))
             uow.commit()
         return again
 
