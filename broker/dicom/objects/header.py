@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
@@ -26,7 +26,6 @@ MAX_VALUE_BYTES: Final = 4096
 MAX_KEPT_BYTES: Final = 128 * 1024
 """Of all values together."""
 _WINDOW_BYTES: Final = 8 * 1024
-_FILE_HEAD_BYTES: Final = 64 * 1024
 
 IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 EXPLICIT_VR_BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
@@ -183,35 +182,6 @@ class _Frame:
     end: int
     wanted: Mapping[int, Wanted]
     implicit: bool
-
-
-def read_file_header(stream: BinaryIO, plan: ScanPlan) -> Header:
-    """Read the header of a DICOM file (PS3.10 7.1), or of a bare data set without file meta information."""
-    head = stream.read(_FILE_HEAD_BYTES)
-    syntax, position = IMPLICIT_VR_LITTLE_ENDIAN, 0
-    if head[128:132] == b"DICM":
-        syntax, position = _file_meta(head)
-    scanner = HeaderScanner(plan, syntax)
-    piece = head[position:]
-    while piece and not scanner.done:
-        scanner.feed(piece)
-        piece = stream.read(_WINDOW_BYTES)
-    return scanner.finish()
-
-
-def _file_meta(head: bytes) -> tuple[str, int]:
-    """Answer transfer syntax and offset of the data set of a Part 10 file."""
-    syntax, at = IMPLICIT_VR_LITTLE_ENDIAN, 132
-    while head[at : at + 2] == b"\x02\x00" and at + 12 <= len(head):
-        _, element, vr, length = _LITTLE.explicit(head, at)
-        start = at + 8
-        if vr not in _LITTLE.short:
-            (length,) = _LITTLE.length(head, start)
-            start += 4
-        if element == 0x0010:
-            syntax = head[start : start + length].decode("latin-1").strip(" \x00")
-        at = start + length
-    return syntax, at
 
 
 class HeaderScanner:
