@@ -119,7 +119,8 @@ def test_nothing_is_claimed_before_it_is_due(uow_factory):
     ("health", "open_until", "claimable"),
     [
         (DestinationHealth.UP, None, True),
-        (DestinationHealth.FAILING, NOW, True),
+        (DestinationHealth.FAILING, None, True),
+        (DestinationHealth.FAILING, NOW - timedelta(seconds=1), False),
         (DestinationHealth.FAILING, NOW + timedelta(seconds=1), False),
         (DestinationHealth.PAUSED, None, False),
         (DestinationHealth.PAUSED, NOW - timedelta(hours=1), False),

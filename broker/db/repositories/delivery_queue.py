@@ -1,0 +1,242 @@
+"""The queue that the delivery rows are: who may send what now, and what became of it.
+
+Every state change is one conditional UPDATE whose row count says who won.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, func, not_, or_, select, update
+
+from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.encoding import storable_or_none
+from broker.db.repositories.delivery_rows import delivery_of
+from broker.db.schema import DELIVERY, DESTINATION
+from broker.db.transaction import Transaction
+from broker.domain.delivery import DeliveryState
+from broker.workflow.ports import Delivery, DestinationHealth
+
+_IN_PROGRESS_STATE = in_state(DeliveryState.IN_PROGRESS)
+FENCE = and_(
+    DELIVERY.c.id == bindparam("key"), _IN_PROGRESS_STATE, DELIVERY.c.attempt == bindparam("its_attempt")
+)
+"""Only the worker of this attempt may write: a zombie finds another attempt or another state."""
+
+
+def _destination_is_closed() -> ColumnElement[bool]:
+    return exists().where(
+        DESTINATION.c.name == DELIVERY.c.destination,
+        # An open breaker is closed by a probe that succeeded, not by time.
+        or_(DESTINATION.c.state == DestinationHealth.PAUSED.value, DESTINATION.c.open_until.is_not(None)),
+    )
+
+
+def _earlier_is_open() -> ColumnElement[bool]:
+    earlier = DELIVERY.alias("earlier")
+    return and_(
+        DELIVERY.c.ordering_key.is_not(None),
+        exists().where(
+            earlier.c.ordering_key == DELIVERY.c.ordering_key,
+            earlier.c.destination == DELIVERY.c.destination,
+            earlier.c.id < DELIVERY.c.id,
+            in_state(*OPEN_STATES, of=earlier),
+        ),
+    )
+
+
+def _may_start() -> ColumnElement[bool]:
+    return and_(
+        in_state(DeliveryState.PENDING),
+        DELIVERY.c.due_at <= bindparam("now"),
+        not_(_destination_is_closed()),
+        not_(_earlier_is_open()),
+    )
+
+
+_CLAIM = (
+    update(DELIVERY)
+    .where(DELIVERY.c.id == bindparam("key"), _may_start())
+    .values(
+        state=DeliveryState.IN_PROGRESS.value,
+        attempt=DELIVERY.c.attempt + 1,
+        worker=bindparam("its_worker"),
+        lease_until=bindparam("its_lease_until"),
+        first_sent_at=func.coalesce(DELIVERY.c.first_sent_at, bindparam("now", type_=DELIVERY.c.due_at.type)),
+        updated_at=bindparam("now"),
+    )
+    .returning(DELIVERY)
+)
+_RENEW = (
+    update(DELIVERY)
+    .where(FENCE)
+    .values(lease_until=bindparam("its_lease_until"), updated_at=bindparam("now"))
+)
+_NEXT_DUE = (
+    select(DELIVERY.c.id, DELIVERY.c.kind, DELIVERY.c.priority, DELIVERY.c.due_at)
+    .where(DELIVERY.c.destination == bindparam("its_destination"), _may_start())
+    .order_by(DELIVERY.c.priority, DELIVERY.c.due_at, DELIVERY.c.id)
+    .limit(bindparam("limit"))
+)
+_NEXT_DESTINATION = select(func.min(DELIVERY.c.destination)).where(
+    in_state(DeliveryState.PENDING), DELIVERY.c.destination > bindparam("after")
+)
+
+
+class SqlDeliveryQueue:
+    """Implements the part of the Deliveries port that workers and the sweeper use."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def claim(self, delivery: int, *, worker: str, now: datetime, lease: timedelta) -> Delivery | None:
+        """Take a delivery under a lease; None when it is not to be sent now or another worker was first."""
+        row = (
+            self._transaction.execute(
+                _CLAIM,
+                {"key": delivery, "its_worker": worker, "now": now, "its_lease_until": now + lease},
+            )
+            .mappings()
+            .one_or_none()
+        )
+        return None if row is None else delivery_of(row)
+
+    def renew(self, delivery: int, attempt: int, *, now: datetime, lease: timedelta) -> bool:
+        """Extend the lease under the fence; False when it is lost."""
+        values = {"key": delivery, "its_attempt": attempt, "now": now, "its_lease_until": now + lease}
+        return self._transaction.execute(_RENEW, values).rowcount == 1
+
+    def settle(
+        self,
+        delivery: int,
+        attempt: int,
+        *,
+        state: DeliveryState,
+        reason: str | None,
+        failure_class: str | None,
+        failures: int,
+        due_at: datetime,
+        now: datetime,
+    ) -> bool:
+        """Leave IN_PROGRESS under the fence; False when it is lost."""
+        statement = (
+            update(DELIVERY)
+            .where(FENCE)
+            .values(
+                state=state.value,
+                reason=storable_or_none(reason),
+                failure_class=failure_class,
+                failures=failures,
+                due_at=due_at,
+                lease_until=None,
+                worker=None,
+                updated_at=now,
+            )
+        )
+        return self._transaction.execute(statement, {"key": delivery, "its_attempt": attempt}).rowcount == 1
+
+    def move(
+        self,
+        delivery: int,
+        *,
+        source: DeliveryState,
+        to: DeliveryState,
+        due_at: datetime,
+        reason: str | None,
+        now: datetime,
+        failures: int | None = None,
+    ) -> bool:
+        """Move by a conditional UPDATE on the source state; False when it moved on.
+
+        Out of IN_PROGRESS it moves only while its lease has run out: a worker that renewed just now keeps it.
+        """
+        condition = and_(DELIVERY.c.id == delivery, DELIVERY.c.state == source.value)
+        if source is DeliveryState.IN_PROGRESS:
+            condition = and_(condition, DELIVERY.c.lease_until <= now)
+        values: dict[str, Any] = {
+            "state": to.value,
+            "reason": storable_or_none(reason),
+            "due_at": due_at,
+            "lease_until": None,
+            "worker": None,
+            "updated_at": now,
+        }
+        if failures is not None:
+            values["failures"] = failures
+        return self._transaction.execute(update(DELIVERY).where(condition).values(values)).rowcount == 1
+
+    def due(self, *, now: datetime, limit: int) -> list[tuple[int, str]]:
+        """Answer (id, kind) of what may be claimed now, by priority (1 first), then oldest.
+
+        Every destination gets its share of `limit`; what one does not need goes to those that have more.
+        """
+        names = self._waiting_destinations()
+        if not names:
+            return []
+        share = -(-limit // len(names))
+        rows: dict[int, Row[Any]] = {}
+        longer = []
+        for name in names:
+            found = self._next_due(name, now, share)
+            rows |= {row.id: row for row in found}
+            if len(found) == share:
+                longer.append(name)
+        for name in longer:
+            if len(rows) >= limit:
+                break
+            rows |= {row.id: row for row in self._next_due(name, now, share + limit - len(rows))}
+        urgent = sorted(rows.values(), key=lambda row: (row.priority, row.due_at, row.id))
+        return [(int(row.id), str(row.kind)) for row in urgent[:limit]]
+
+    def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
+        """Answer ids of what may be claimed now for one destination, by priority, then oldest."""
+        return [int(row.id) for row in self._next_due(destination, now, limit)]
+
+    def quiet(self, *, now: datetime, limit: int) -> list[int]:
+        """Answer COLLECTING rows whose quiet period or cap is over."""
+        rows = self._transaction.execute(
+            select(DELIVERY.c.id)
+            .where(
+                in_state(DeliveryState.COLLECTING),
+                DELIVERY.c.due_at <= now,  # which is never later than the cap
+            )
+            .order_by(DELIVERY.c.due_at, DELIVERY.c.id)
+            .limit(limit)
+        )
+        return [int(key) for key in rows.scalars()]
+
+    def expired(self, *, now: datetime, limit: int) -> list[Delivery]:
+        """Answer IN_PROGRESS rows whose lease ran out, longest ago first."""
+        rows = self._transaction.execute(
+            select(DELIVERY)
+            .where(_IN_PROGRESS_STATE, DELIVERY.c.lease_until <= now)
+            .order_by(DELIVERY.c.lease_until)
+            .limit(limit)
+        )
+        return [delivery_of(row) for row in rows.mappings()]
+
+    def in_progress(self, destination: str) -> int:
+        """Count what is being sent to a destination."""
+        count = select(func.count()).select_from(DELIVERY)
+        return int(
+            self._transaction.execute(
+                count.where(DELIVERY.c.destination == destination, _IN_PROGRESS_STATE)
+            ).scalar_one()
+        )
+
+    def _waiting_destinations(self) -> list[str]:
+        """Hop from destination to destination in the index: their number counts, not that of deliveries."""
+        names: list[str] = []
+        while True:
+            after = names[-1] if names else ""
+            name = self._transaction.execute(_NEXT_DESTINATION, {"after": after}).scalar_one()
+            if name is None:
+                return names
+            names.append(str(name))
+
+    def _next_due(self, destination: str, now: datetime, limit: int) -> Sequence[Row[Any]]:
+        return self._transaction.execute(
+            _NEXT_DUE, {"its_destination": destination, "now": now, "limit": limit}
+        ).all()
