@@ -167,6 +167,9 @@ def _new_order(message: _Message, details: OrderDetails, status: OrderStatus) ->
             "The order has no number to know it by.", field="PlacerOrderNumberImagingServiceRequest"
         )
     work = message.work
+    if not details.accession_number:
+        # Legal (Type 2), but the report will have to be matched by hand. Making one up would be worse.
+        work.warn("the order has no accession number")
     patient = message.its_patient()
     attributes, _ = apply_changes({}, details.changes)
     order = work.uow.orders.add(
@@ -240,6 +243,8 @@ def _is_overtaken(message: _Message, details: OrderDetails, order: ImagingOrder)
 def _apply_to_known(message: _Message, details: OrderDetails, order: ImagingOrder) -> None:
     work = message.work
     work.uow.lock(f"order:{order.id}")
+    # Read again: a scanner may have begun while we waited.
+    order = work.uow.orders.get(order.id)
     newer = _is_newer(message, details, order)
     tree = load_tree(work, message.its_patient(), order)
     updates = details.action in _UPDATES or details.order_control in _DETAILED

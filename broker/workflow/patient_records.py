@@ -183,6 +183,11 @@ def _told(before: Patient, after: Patient, changed: Sequence[str]) -> list[str]:
 
 def refresh_entries(work: MessageWork, patient: Patient, *, open_only: bool) -> tuple[int, ...]:
     """Write the patient's worklist entries again, with what is now true of the patient; answer their ids."""
+    # A step is written whole: what a scanner reports of it in the meantime must not be undone.
+    orders = work.uow.orders.of_patient(patient.id)
+    if not orders:
+        return ()
+    work.uow.lock(*sorted(f"order:{order.id}" for order in orders))
     entries = work.uow.steps.entries_of_patient(patient.id, open_only=open_only)
     for entry in entries:
         work.save_step(replace(entry, patient=patient))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
 
 from broker.domain.orders import OrderAction, PlaceOrders
+from broker.domain.steps import OrderStatus, StepStatus
+from broker.errors import RecordLocked
 from broker.workflow.orders import place_orders
-from tests.ris import HAYDN, Ris, a_procedure, a_step, an_order
+from tests.ris import HAYDN, Ris, a_procedure, a_status, a_step, an_order
 
 CONNECTIONS = 4
 
@@ -58,3 +63,46 @@ def test_steps_of_one_order_from_several_connections_are_all_there(engine):
     at_once(ris, requests)
     assert set(ris.statuses()) == {f"S{n}" for n in range(CONNECTIONS * 2)}
     assert len({entry.procedure.id for entry in ris.entries()}) == 1
+
+
+def while_a_scanner_begins(ris, message):
+    """Let a message come in after a scanner's report was written and before it is committed."""
+    entry = ris.entry()
+    begun = replace(
+        entry, step=replace(entry.step, status=StepStatus.STARTED, previous_status=StepStatus.SCHEDULED)
+    )
+    with ThreadPoolExecutor(1) as pool, ris.units() as uow:
+        uow.lock(f"order:{entry.order.id}")
+        uow.steps.save(begun, elements=ris.encoder.encode(begun), now=ris.clock.now())
+        uow.orders.set_status(entry.order.id, OrderStatus.IN_PROGRESS, now=ris.clock.now())
+        waiting = pool.submit(message)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.3)
+        uow.commit()
+        return waiting.result(timeout=20)
+
+
+def test_a_patient_update_does_not_undo_what_a_scanner_reports_meanwhile(engine):
+    ris = Ris(engine)
+    ris.send()
+    while_a_scanner_begins(ris, lambda: ris.update(replace(HAYDN, changes={"PatientSex": "O"})))
+    assert ris.statuses() == {"S1": "STARTED"}
+    assert ris.entry().patient.sex == "O"
+
+
+def test_an_order_change_does_not_undo_what_a_scanner_reports_meanwhile(engine):
+    ris = Ris(engine)
+    ris.send()
+    change = an_order(OrderAction.CHANGE, "XO", changes={"RequestingPhysician": "NEW^NAME"})
+    while_a_scanner_begins(ris, lambda: ris.send(change))
+    assert ris.statuses() == {"S1": "STARTED"}
+    assert ris.entry().order.status is OrderStatus.IN_PROGRESS
+    assert ris.entry().order.attributes["RequestingPhysician"] == "NEW^NAME"
+
+
+def test_a_cancellation_meets_the_scanner_that_begins_meanwhile(engine):
+    ris = Ris(engine)
+    ris.send()
+    with pytest.raises(RecordLocked):
+        while_a_scanner_begins(ris, lambda: ris.send(a_status(OrderAction.CANCEL, "CA")))
+    assert ris.statuses() == {"S1": "STARTED"}
