@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import PurePath
 
 from broker.domain.delivery import (
@@ -59,8 +59,11 @@ class _Items:
 
     def read(self) -> Iterator[ParcelItem]:
         """Answer the items in their order."""
-        after, offered = 0, 0
-        while page := self._page(after):
+        after, offered, is_last = 0, 0, False
+        while not is_last:
+            page = self._page(after)
+            # What joins after a short page is found when the delivery is settled.
+            is_last = len(page) < self._worker.limits.page_items
             for item in page:
                 self.interrupted = self._worker.is_stopping()
                 # One item always goes out: a slice that ends before its first item would never get further.
@@ -79,45 +82,58 @@ class _Items:
             )
 
 
-@dataclass(slots=True)
 class _Grip:
     """Holds the lease of one try."""
 
-    delivery: int
-    attempt: int
-    wired: Wired
-    worker: Worker
-    settled_items: int = field(default=0)
+    def __init__(self, claimed: Claimed, wired: Wired, worker: Worker) -> None:
+        delivery = claimed.delivery
+        self.delivery, self.attempt = delivery.id, delivery.attempt
+        self.wired, self.worker = wired, worker
+        self.settled_items = 0
+        self._held: list[ItemResult] = []
+        # A single image and the end of its delivery are one commit. It costs a repetition where the process dies
+        # between the two, as it may between the answer and the commit anyway: not where that needs a person.
+        self._may_hold = delivery.items == 1 and claimed.entry.plugin.retry_safe
 
     def renew(self) -> bool:
         """Renew the lease; False when it is lost."""
         with self.wired.units_of_work() as uow:
-            is_ours = self.renew_in(uow)
+            is_ours = self._renew_in(uow)
             uow.commit()
             return is_ours
 
-    def renew_in(self, uow: UnitOfWork) -> bool:
+    def settled(self, results: Sequence[ItemResult]) -> None:
+        """Make progress durable. Raises LeaseLost."""
+        self.settled_items += len(results)
+        if self._may_hold and results:
+            self._held.extend(results)
+            return
+        with self.wired.units_of_work() as uow:
+            self._settle_in(uow, results)
+            uow.commit()
+
+    def hold_in(self, uow: UnitOfWork) -> None:
+        """Lock the row under the fence, and write what was held back. Raises LeaseLost."""
+        self._settle_in(uow, self._held)
+
+    def _settle_in(self, uow: UnitOfWork, results: Sequence[ItemResult]) -> None:
+        if not self._renew_in(uow):
+            raise LeaseLost
+        now = self.wired.clock.now()
+        if results and not uow.deliveries.settle_items(self.delivery, self.attempt, results, now=now):
+            raise LeaseLost
+
+    def _renew_in(self, uow: UnitOfWork) -> bool:
         return uow.deliveries.renew(
             self.delivery, self.attempt, now=self.wired.clock.now(), lease=self.worker.limits.lease
         )
-
-    def settled(self, results: Sequence[ItemResult]) -> None:
-        """Make progress durable. Raises LeaseLost."""
-        with self.wired.units_of_work() as uow:
-            if not self.renew_in(uow):
-                raise LeaseLost
-            now = self.wired.clock.now()
-            if results and not uow.deliveries.settle_items(self.delivery, self.attempt, results, now=now):
-                raise LeaseLost
-            uow.commit()
-        self.settled_items += len(results)
 
 
 def _send(
     claimed: Claimed, wired: Wired, worker: Worker, *, until_s: float
 ) -> tuple[Attempt, Claimed | None]:
     delivery, entry = claimed.delivery, claimed.entry
-    grip = _Grip(delivery.id, delivery.attempt, wired, worker)
+    grip = _Grip(claimed, wired, worker)
     items = _Items(delivery.id, wired, worker)
     began_s = wired.clock.monotonic()
     defect: tuple[str, ...] = ()
@@ -189,8 +205,7 @@ def _settle(
         elif isinstance(outcome, (RetryLater, Unknown)) and not defect:
             note_failure(uow, entry.name, outcome.reason, now=now, policy=breaker)
         # This UPDATE holds the row: no image joins between counting what waits and leaving.
-        if not grip.renew_in(uow):
-            raise LeaseLost
+        grip.hold_in(uow)
         row = uow.deliveries.get(delivery.id)
         settlement = settle(
             outcome,

@@ -221,6 +221,30 @@ def test_a_crash_after_the_last_item_needs_no_second_sending(ward):
     assert ward.archive.sends == 1
 
 
+def test_a_single_image_and_the_end_of_its_delivery_are_one_commit(ward, monkeypatch):
+    keys, commits = [ward.owe(1) for _ in range(10)], []
+    kind = type(ward.broker.units_of_work())
+    real = kind.commit
+    monkeypatch.setattr(kind, "commit", lambda self: commits.append(1) or real(self))
+    ward.deliver(keys[0])
+    assert all(ward.row(key).state is S.DELIVERED and ward.row(key).items_delivered == 1 for key in keys)
+    assert len(commits) == 1 + len(keys)  # the first claim; then each end claims the next
+
+
+def test_a_single_image_that_must_not_repeat_is_noted_at_once(ward):
+    printer = ward.broker.add("film", UnsafeDestination())
+    key = ward.owe(1, destination="film")
+
+    def look(parcel, settled):
+        settled([ItemResult(next(parcel.items).id, ItemState.DELIVERED)])
+        assert ward.row(key).items_delivered == 1
+        return Delivered()
+
+    printer.script = [look]
+    ward.deliver(key)
+    assert ward.row(key).state is S.DELIVERED
+
+
 # ---- leases and fences
 
 

@@ -158,10 +158,10 @@ class DeliveryMachine(RuleBasedStateMachine):
                     self.freeze()
                 settled([ItemResult(item.id, ItemState.DELIVERED)])
             if end == "crash":
+                self.excuses += 1  # something arrived, and nobody could say so
                 item = next(items, None)
-                if item is not None:  # it arrived, and nobody could say so
+                if item is not None:
                     self.ledger[item.sop_instance_uid] = self.ledger.get(item.sop_instance_uid, 0) + 1
-                    self.excuses += 1
                 raise Crash
             if end == "zombie late":
                 self.freeze()
