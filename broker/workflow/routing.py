@@ -6,19 +6,16 @@ leaves RECEIVED once: routing the same instance twice, or by two workers at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 
-from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import CALLING_AE_TITLE, FactValues, order_facts, routing_facts
-from broker.domain.rules import Route, Routes, Unit, decide
-from broker.workflow.completion import CompletionPolicy, release_complete_series
+from broker.domain.rules import Route, Unit, decide
+from broker.workflow.placement import DEFAULT_PRIORITY, HELD_FOR_IDENTITY, Placement, Target
 from broker.workflow.ports import (
     Clock,
-    Delivery,
     Instance,
     InstanceState,
     StoredDecision,
@@ -28,59 +25,23 @@ from broker.workflow.ports import (
     WakeUp,
 )
 from broker.workflow.reconciliation import IDENTITY, JoinedOrder, join_key, join_order
+from broker.workflow.routing_policy import Purpose, RoutedDestination, RoutingPolicy, purpose_of
+
+__all__ = [
+    "HELD_FOR_IDENTITY",
+    "Purpose",
+    "Routed",
+    "RoutedDestination",
+    "RoutingPolicy",
+    "purpose_of",
+    "reroute",
+    "route",
+    "route_received",
+]
 
 BATCH_INSTANCES = 200
 SLICE_S = 60.0
-HELD_FOR_IDENTITY = "The patient of the image is not the patient of its order: look at both before this is printed, then retry."
 _PRIORITIES = {"STAT": 1, "HIGH": 2, "ROUTINE": 4, "MEDIUM": 4, "LOW": 6}
-_DEFAULT_PRIORITY = 4
-
-
-class Purpose(Enum):
-    """What a destination does with an image, as far as it matters here."""
-
-    STORAGE = "storage"
-    """Keeps it: gets every instance at once, and gets it again when it is resent."""
-    ALGORITHM = "algorithm"
-    """Works on it: gets a series when it is complete."""
-    PRINT = "print"
-    """Shows it to people: waits for a person when the patient is in doubt."""
-
-
-def purpose_of(kind: str, *, safekeeping: bool) -> Purpose:
-    """Tell what a destination is for by its kind and whether it is an archive."""
-    if kind == "print":
-        return Purpose.PRINT
-    if safekeeping or kind == "folder":
-        return Purpose.STORAGE
-    return Purpose.ALGORITHM
-
-
-@dataclass(frozen=True, slots=True)
-class RoutedDestination:
-    """What routing knows of a destination."""
-
-    name: str
-    kind: str
-    purpose: Purpose
-    ae_title: str | None = None
-    """How it is called; an object that came from there does not go back."""
-
-    @property
-    def unit(self) -> Unit:
-        """Answer the unit it prefers."""
-        return Unit.INSTANCE if self.purpose is Purpose.STORAGE else Unit.SERIES
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingPolicy:
-    """The routes in force and what they need."""
-
-    routes: Routes
-    configuration: int
-    """Row of the configuration version these routes come from."""
-    destinations: Mapping[str, RoutedDestination]
-    completion: CompletionPolicy = field(default_factory=CompletionPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +110,6 @@ def reroute(study_instance_uid: str, units_of_work: UnitsOfWork, *, actor: str) 
         return again
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """One delivery an instance belongs to."""
-
-    route: str
-    destination: RoutedDestination
-    unit: Unit
-    unit_uid: str
-    study_instance_uid: str
-    order: int | None
-    held: bool
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Proposal:
     """What is to become of one instance, if it is still undecided."""
@@ -170,7 +118,7 @@ class _Proposal:
     joined: JoinedOrder
     facts: FactValues
     matched: tuple[Route, ...]
-    targets: tuple[_Target, ...]
+    targets: tuple[Target, ...]
     not_sent_back: tuple[str, ...]
     priority: int
 
@@ -200,8 +148,7 @@ class _Batch:
         self._orders: dict[tuple[str, ...], tuple[JoinedOrder, FactValues]] = {}
         self._matches: dict[tuple[tuple[str, ...] | None, ...], tuple[Route, ...]] = {}
         self._keys = sorted(policy.routes.keys)
-        self._targets: dict[_Target, list[int]] = {}
-        self._priorities: dict[_Target, int] = {}
+        self._placement = Placement(uow, policy.completion, now)
         self._series: dict[tuple[str, str, str, int | None], _Series] = {}
         self._doubtful: dict[str, tuple[_Proposal, int]] = {}
 
@@ -222,11 +169,9 @@ class _Batch:
         self._uow.decisions.add_many([self._decision(proposal) for proposal in decided])
         for proposal in decided:
             for target in proposal.targets:
-                self._targets.setdefault(target, []).append(proposal.instance.id)
-                known = self._priorities.get(target, proposal.priority)
-                self._priorities[target] = min(proposal.priority, known)
+                self._placement.add(target, proposal.instance.id, priority=proposal.priority)
             self._count(proposal)
-        self._deliver()
+        self._placement.place()
         self._record()
         routed = sum(proposal.state is InstanceState.ROUTED for proposal in decided)
         return Routed(routed, len(decided) - routed)
@@ -282,8 +227,8 @@ class _Batch:
 
     def _targets_of(
         self, instance: Instance, joined: JoinedOrder, matched: tuple[Route, ...]
-    ) -> tuple[list[_Target], list[str]]:
-        targets: list[_Target] = []
+    ) -> tuple[list[Target], list[str]]:
+        targets: list[Target] = []
         named: set[str] = set()
         not_sent_back: list[str] = []
         for route in matched:
@@ -299,7 +244,7 @@ class _Batch:
                 unit = route.unit or destination.unit
                 study = instance.study_instance_uid
                 targets.append(
-                    _Target(
+                    Target(
                         route=route.name,
                         destination=destination,
                         unit=unit,
@@ -310,108 +255,6 @@ class _Batch:
                     )
                 )
         return targets, not_sent_back
-
-    # ---- delivering ------------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        collecting: dict[str, set[str]] = {}
-        for target, instances in self._targets.items():
-            if target.held:
-                self._hold(target, instances)
-                continue
-            state = self._join(target, instances)
-            if state is DeliveryState.COLLECTING and target.unit is Unit.SERIES:
-                collecting.setdefault(target.study_instance_uid, set()).add(target.unit_uid)
-        for study, series in collecting.items():
-            release_complete_series(self._uow, study, now=self._now, among=series)
-
-    def _join(self, target: _Target, instances: list[int]) -> DeliveryState:
-        """Put instances into the open delivery of their unit, or into a new one; answer its state."""
-        deliveries, now = self._uow.deliveries, self._now
-        quiet = self._policy.completion.quiet(target.unit)
-        found = deliveries.open_for(
-            destination=target.destination.name, route=target.route, unit_uid=target.unit_uid
-        )
-        if found is None:
-            found = self._create(
-                target,
-                state=DeliveryState.PENDING if quiet is None else DeliveryState.COLLECTING,
-                due_at=now if quiet is None else now + min(quiet, self._policy.completion.cap),
-            )
-        elif found.state is DeliveryState.COLLECTING and quiet is not None:
-            deliveries.collect(found.id, due_at=now + quiet, now=now)
-        deliveries.add_items(found.id, instances)
-        if found.state is DeliveryState.PENDING and found.due_at <= now:
-            kind = target.destination.kind
-            self._uow.wake(WakeUp(Task.DELIVER, found.id, kind, target.destination.name))
-        return found.state
-
-    def _hold(self, target: _Target, instances: list[int]) -> None:
-        """Keep what must not be printed before a person has looked: dead, with the reason, ready to retry."""
-        held = self._held(target, instances[0])
-        if held is None:
-            held = self._create(target, state=DeliveryState.DEAD, due_at=self._now, reason=HELD_FOR_IDENTITY)
-        self._uow.deliveries.add_items(held.id, instances)
-
-    def _held(self, target: _Target, newcomer: int) -> Delivery | None:
-        """Find the dead delivery that earlier images of the same unit are held in."""
-        if target.unit is Unit.STUDY:
-            siblings = self._uow.instances.of_study(target.study_instance_uid)
-        else:
-            siblings = self._uow.instances.of_series(target.unit_uid)
-        for sibling in siblings[:1]:
-            if sibling.id == newcomer:
-                return None
-            for delivery in self._uow.deliveries.of_instance(sibling.id):
-                if (
-                    delivery.state is DeliveryState.DEAD
-                    and delivery.reason == HELD_FOR_IDENTITY
-                    and (delivery.destination, delivery.route, delivery.unit_uid)
-                    == (target.destination.name, target.route, target.unit_uid)
-                ):
-                    return delivery
-        return None
-
-    def _create(
-        self, target: _Target, *, state: DeliveryState, due_at: datetime, reason: str | None = None
-    ) -> Delivery:
-        collecting = state is DeliveryState.COLLECTING
-        delivery = Delivery(
-            id=0,
-            destination=target.destination.name,
-            kind=target.destination.kind,
-            route=target.route,
-            unit=target.unit.value,
-            unit_uid=target.unit_uid,
-            state=state,
-            attempt=0,
-            failures=0,
-            due_at=due_at,
-            created_at=self._now,
-            study_instance_uid=target.study_instance_uid,
-            order=target.order,
-            reason=reason,
-            priority=self._priorities.get(target, _DEFAULT_PRIORITY),
-            collect_until=self._now + self._policy.completion.cap if collecting else None,
-        )
-        key = self._uow.deliveries.add(delivery, now=self._now)
-        self._uow.record(
-            Event(
-                EventName.DELIVERY_CREATED if reason is None else EventName.DELIVERY_DIED,
-                Subject.DELIVERY,
-                subject_id=key,
-                study_instance_uid=target.study_instance_uid,
-                order=target.order,
-                details={
-                    "destination": target.destination.name,
-                    "route": target.route,
-                    "unit": target.unit.value,
-                    "state": state.value,
-                    "reason": reason,
-                },
-            )
-        )
-        return self._uow.deliveries.get(key)
 
     # ---- telling ---------------------------------------------------------------------------------------
 
@@ -491,5 +334,5 @@ def _same_ae_title(ours: str | None, theirs: str) -> bool:
 def _priority(facts: FactValues) -> int:
     values = facts.get("order.priority", ())
     return min(
-        (_PRIORITIES.get(value.upper(), _DEFAULT_PRIORITY) for value in values), default=_DEFAULT_PRIORITY
+        (_PRIORITIES.get(value.upper(), DEFAULT_PRIORITY) for value in values), default=DEFAULT_PRIORITY
     )

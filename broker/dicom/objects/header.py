@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 from broker.dicom.objects.element_text import READABLE_VRS, text_values
 from broker.dicom.objects.elements import codecs_of
+from broker.dicom.objects.scan_plan import ScanPlan, Wanted, known_keyword
+
+__all__ = ["Header", "HeaderScanner", "ScanPlan", "known_keyword"]
 
 MAX_DEPTH: Final = 32
 MAX_ELEMENTS: Final = 20_000
@@ -33,101 +34,6 @@ DEFLATED_TRANSFER_SYNTAXES: Final = frozenset(
     {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 )
 """Those whose whole data set is deflated (PS3.5 A.5, A.7, A.8)."""
-
-KEPT_KEYWORDS: Final = (
-    "SpecificCharacterSet",
-    "ImageType",
-    "SOPClassUID",
-    "SOPInstanceUID",
-    "StudyDate",
-    "StudyTime",
-    "SeriesDate",
-    "AcquisitionDate",
-    "AcquisitionDateTime",
-    "AccessionNumber",
-    "Modality",
-    "Manufacturer",
-    "InstitutionName",
-    "ReferringPhysicianName",
-    "StationName",
-    "StudyDescription",
-    "SeriesDescription",
-    "InstitutionalDepartmentName",
-    "ManufacturerModelName",
-    "PatientName",
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "PatientAge",
-    "BodyPartExamined",
-    "SliceThickness",
-    "ProtocolName",
-    "ConvolutionKernel",
-    "ContrastBolusAgent",
-    "ViewPosition",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "StudyID",
-    "SeriesNumber",
-    "InstanceNumber",
-    "Laterality",
-    "ImageLaterality",
-    "PatientIdentityRemoved",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BurnedInAnnotation",
-    "RequestedProcedureID",
-    "AnatomicRegionSequence.CodeValue",
-    "ReferencedPerformedProcedureStepSequence.ReferencedSOPInstanceUID",
-    "RequestAttributesSequence.ScheduledProcedureStepID",
-    "RequestAttributesSequence.RequestedProcedureID",
-    "RequestAttributesSequence.AccessionNumber",
-)
-"""What is kept of every object, whatever the rules ask."""
-
-
-def known_keyword(keyword: str) -> str | None:
-    """Answer the value representation of a DICOM keyword (PS3.6), or None when there is no such attribute."""
-    tag = tag_for_keyword(keyword)
-    if tag is None or not keyword:
-        return None
-    return dictionary_VR(tag).partition(" or ")[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One attribute to read, or a sequence with the attributes of its items."""
-
-    key: str
-    vr: str
-    items: Mapping[int, Wanted] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ScanPlan:
-    """What to read, by tag."""
-
-    wanted: Mapping[int, Wanted]
-    last_tag: int
-
-    @classmethod
-    def of(cls, keys: Iterable[str] = ()) -> ScanPlan:
-        """Plan for what is always kept, and for the further keywords and one-level paths rules name."""
-        wanted: dict[int, Wanted] = {}
-        items: dict[int, dict[int, Wanted]] = {}
-        for key in (*KEPT_KEYWORDS, *keys):
-            head, _, rest = key.partition(".")
-            tag, leaf = tag_for_keyword(head), tag_for_keyword(rest) if rest else None
-            if tag is None or (rest and leaf is None):
-                continue
-            if leaf is None:
-                wanted[tag] = Wanted(key, known_keyword(head) or "UN")
-            else:
-                items.setdefault(tag, {})[leaf] = Wanted(key, known_keyword(rest) or "UN")
-                wanted[tag] = Wanted(head, "SQ", items[tag])
-        return cls(wanted, min(max(wanted), _PIXEL_DATA - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +53,7 @@ class Header:
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_FIRST_TAG, _PIXEL_DATA = 0x00040000, 0x7FE00000
+_FIRST_TAG = 0x00040000
 _NEVER = 1 << 62
 _NOTHING: Mapping[int, Wanted] = {}
 
