@@ -11,9 +11,11 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,10 +24,11 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from broker.db.errors import translate_errors
-from broker.errors import ConfigurationError
+from broker.db.errors import as_broker_error_of, translate_errors
+from broker.errors import ConfigurationError, DatabaseUnavailable
 
 SQLITE_FILE = "broker.sqlite3"
+_BUSY_STEP_S = 0.001
 READ_ONLY = "broker_read_only"
 """Execution option of a connection that only reads: on SQLite it begins without taking the write lock."""
 
@@ -96,7 +99,7 @@ def open_engine(
     )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
+        event.listen(engine, "begin", partial(_begin_sqlite, busy_timeout_s))
     translate_errors(engine)
     _engines.add(engine)
     return engine
@@ -202,9 +205,32 @@ def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry)
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_sqlite(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get(READ_ONLY, False)
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+def _begin_sqlite(busy_timeout_s: float, connection: Connection) -> None:
+    if connection.get_execution_options().get(READ_ONLY, False):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # SQLite's own wait for another process's write grows to steps of 100 ms; a modality is not to wait for those.
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    deadline = time.monotonic() + busy_timeout_s
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        while not _try_begin(driver):
+            if time.monotonic() >= deadline:
+                raise DatabaseUnavailable("The database is busy.")
+            time.sleep(_BUSY_STEP_S)
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={round(busy_timeout_s * 1000)}")
+
+
+def _try_begin(driver: sqlite3.Connection) -> bool:
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return False
+        raise as_broker_error_of(error) from None
+    return True
 
 
 def _forget_inherited_connections() -> None:

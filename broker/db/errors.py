@@ -36,6 +36,11 @@ def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
     return None
 
 
+def as_broker_error_of(error: sqlite3.Error) -> BaseException:
+    """Answer what is to be raised for an error of the SQLite driver."""
+    return _of_sqlite(error) or error
+
+
 def _translate(context: ExceptionContext) -> BrokerError | None:
     if context.is_pre_ping:
         return None  # the pool throws the dead connection away and opens another

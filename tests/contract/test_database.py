@@ -161,6 +161,31 @@ def test_a_writer_that_never_ends_is_reported_and_its_turn_is_not_lost(sqlite_en
     assert answers[1] == "began"
 
 
+def test_a_writer_of_another_process_is_waited_for_and_not_for_ever(sqlite_url):
+    engine, other = open_engine(sqlite_url, busy_timeout_s=0.05), open_engine(sqlite_url)
+    with other.begin(), pytest.raises(DatabaseUnavailable):
+        Transaction(engine).begin()
+    transaction = Transaction(engine)
+    transaction.begin()
+    assert transaction.connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 50
+    transaction.close()
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+    other.dispose()
+
+
+def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+    path = tmp_path / "b.sqlite3"
+    path.write_bytes(b"not a database" * 100)
+    engine = open_engine(f"sqlite:///{path}")
+    with pytest.raises(DatabaseUnavailable):
+        Transaction(engine).begin()
+    with pytest.raises(DatabaseUnavailable), reading(engine):
+        pass
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+
+
 def test_a_thread_that_would_wait_for_itself_is_told_at_once(sqlite_engine):
     turn = Turn()
     first, second = Transaction(sqlite_engine, turn=turn), Transaction(sqlite_engine, turn=turn)
