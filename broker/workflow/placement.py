@@ -12,7 +12,10 @@ from broker.workflow.completion import CompletionPolicy, release_complete_series
 from broker.workflow.ports import Delivery, Task, UnitOfWork, WakeUp
 from broker.workflow.routing_policy import RoutedDestination
 
-HELD_FOR_IDENTITY = "The patient of the image is not the patient of its order: look at both before this is printed, then retry."
+HELD_FOR_IDENTITY = (
+    "The patient of the image is not the patient of its order: "
+    "look at both before this is printed, then retry."
+)
 DEFAULT_PRIORITY = 4
 
 
