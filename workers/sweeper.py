@@ -19,6 +19,7 @@ import structlog
 
 from broker.queue import RedisProbe
 from broker.workflow.deliveries import places_of
+from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.ports import Task, TaskQueue, WakeUp
 from broker.workflow.sending import SendingLimits
 from broker.workflow.sweep import Chore, SweepLimits, Work, probe, sweep
@@ -84,6 +85,7 @@ class Sweeper:
         self._sending = sending or SendingLimits()
         self._desk = Desk(lambda: nullcontext(broker), limits=self._sending)
         self._backlog = backlog or RedisProbe(broker.redis_url, broker.destination_kinds()).backlog
+        self._watch = LeaseWatch(lease=self._sending.lease)
         self._chores = tuple(broker.chores())
         self._chore_at_s = dict.fromkeys((chore.name for chore in self._chores), 0.0)
         self._stop = threading.Event()
@@ -135,7 +137,7 @@ class Sweeper:
         """Sweep once, and have done what was found."""
         now_s = time.monotonic()
         thorough = now_s - self._thorough_at_s >= self._limits.thorough_s or not self._thorough_at_s
-        work = sweep(self._broker, limits=self._limits.sweep, thorough=thorough)
+        work = sweep(self._broker, limits=self._limits.sweep, watch=self._watch, thorough=thorough)
         if thorough:
             self._thorough_at_s = now_s
         wake_ups = [*work.due, *(WakeUp(Task.ROUTE, key) for key in work.unrouted[:1])]

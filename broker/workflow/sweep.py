@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_delivery
 from broker.domain.events import EventName
@@ -21,6 +21,7 @@ from broker.workflow.destination_health import (
     lock_destination,
     take_probe,
 )
+from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import DestinationEntry, Wired, record_move
 
@@ -58,13 +59,19 @@ class Work:
     died: int = 0
 
 
-def sweep(wired: Wired, *, limits: SweepLimits, thorough: bool = False) -> Work:
+def sweep(
+    wired: Wired, *, limits: SweepLimits, watch: LeaseWatch | None = None, thorough: bool = False
+) -> Work:
     """Close quiet periods, take back expired leases, and answer what there is to do.
 
     A `thorough` sweep also looks for what no live destination will ever ask for.
     """
+    watch = watch or LeaseWatch()
     collected = _collect(wired, limits)
-    expired = _take_back(wired, limits)
+    may_judge = watch.look(wired.clock)
+    expired = _take_back(wired, limits) if may_judge else 0
+    if may_judge and thorough:
+        expired += _take_back_stranded(wired, limits, watch)
     died = _bury(wired, limits) if thorough else 0
     with wired.units_of_work() as uow:
         now = wired.clock.now()
@@ -191,7 +198,21 @@ def _take_back(wired: Wired, limits: SweepLimits) -> int:
     return moved
 
 
-def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired) -> bool:
+def _take_back_stranded(wired: Wired, limits: SweepLimits, watch: LeaseWatch) -> int:
+    """Take back leases from before the clock was set back: nobody has renewed them since."""
+    moved = 0
+    with wired.units_of_work() as uow:
+        for delivery_id in uow.deliveries.find_ids(state=DeliveryState.IN_PROGRESS, limit=limits.rows):
+            row = uow.deliveries.get(delivery_id)
+            if row.lease_until is not None and watch.is_stranded(row.lease_until, now=wired.clock.now()):
+                moved += _taken_back(uow, row, wired, at=row.lease_until)
+        if moved:
+            uow.commit()
+    return moved
+
+
+def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired, *, at: datetime | None = None) -> bool:
+    """Take a delivery back from its worker; `at` is an instant at which its lease is over, if not now."""
     now = wired.clock.now()
     settlement = after_expired_lease(retry_safe=_is_retry_safe(_entry(wired, delivery.destination)))
     if not uow.deliveries.move(
@@ -200,7 +221,7 @@ def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired) -> bool:
         to=settlement.state,
         due_at=now,
         reason=settlement.reason,
-        now=now,
+        now=at or now,
     ):
         return False
     record_move(

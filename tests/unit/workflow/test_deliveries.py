@@ -16,6 +16,7 @@ from broker.domain.delivery import (
 )
 from broker.errors import DatabaseUnavailable, LeaseLost
 from broker.workflow.deliveries import deliver
+from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.ports import DestinationHealth, ItemResult, Task
 from broker.workflow.sending import SendingLimits, Worker
 from broker.workflow.sweep import SweepLimits, probe, sweep
@@ -326,6 +327,44 @@ def test_an_expired_lease_of_what_must_not_repeat_asks_for_a_person(ward):
     row = ward.row(key)
     assert row.state is S.DEAD
     assert "check" in row.reason
+
+
+def test_a_clock_set_forward_steals_no_lease_of_a_living_worker(ward):
+    key, watch = ward.owe(1), LeaseWatch()
+    sweep(ward.broker, limits=SWEEP, watch=watch)
+
+    def long(parcel, settled):
+        ward.clock.jump(timedelta(hours=1))
+        assert sweep(ward.broker, limits=SWEEP, watch=watch).expired == 0
+        ward.clock.advance(20)
+        settled([])  # the living renew
+        ward.clock.advance(20)
+        assert sweep(ward.broker, limits=SWEEP, watch=watch).expired == 0
+        return ward.archive.accept(parcel, settled)
+
+    ward.archive.script = [long]
+    ward.deliver(key)
+    assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 1)
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)])
+def test_a_clock_that_was_set_keeps_no_dead_workers_lease_for_long(ward, jump):
+    key, watch = ward.owe(2), LeaseWatch()
+
+    def die(parcel, settled):
+        raise DatabaseUnavailable
+
+    ward.archive.script = [die]
+    ward.deliver(key)
+    sweep(ward.broker, limits=SWEEP, watch=watch)
+    ward.clock.jump(jump)
+    passed_s = 0
+    while ward.row(key).state is S.IN_PROGRESS:
+        ward.clock.advance(2)
+        passed_s += 2
+        sweep(ward.broker, limits=SWEEP, watch=watch, thorough=True)
+        assert passed_s <= 90 + 60
+    assert ward.row(key).state is S.PENDING
 
 
 # ---- trouble
