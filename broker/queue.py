@@ -7,6 +7,7 @@ exchange: an emptied Redis then has no bindings to miss.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 import time
@@ -36,6 +37,8 @@ MAX_WAITING = 10_000
 MAX_PER_DESTINATION = 16
 """Wake-ups for one destination in one batch: each worker that comes goes on with what is due there."""
 
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
+
 log = structlog.get_logger()
 
 
@@ -47,10 +50,11 @@ def redis_url(data_dir: Path, configured: str | None = None) -> str:
 def embedded_socket(data_dir: Path) -> Path:
     """Answer where the bundled server listens: in the data directory.
 
-    Where that path is too long for a socket, in a runtime directory of ours.
+    Where that path is too long for a socket, or not plain enough for a URL that every reader of it understands
+    in the same way, in a runtime directory of ours.
     """
     path = data_dir.resolve() / "valkey" / "valkey.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES and _PLAIN_PATH.fullmatch(str(path)):
         return path
     name = f"broker-{os.getuid()}-{blake2b(os.fsencode(path), digest_size=8).hexdigest()}"
     runtime = os.environ.get("XDG_RUNTIME_DIR")

@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from broker.domain.delivery import DeliveryState
+from broker.errors import NotFound
 from broker.workflow.deliveries import deliver
 from broker.workflow.ports import InstanceState
 from broker.workflow.sending import Attempt, SendingLimits, Wired, Worker
@@ -93,8 +94,12 @@ class Desk:
         """
         broker = self.broker
         with broker.units_of_work() as uow:
-            if uow.instances.get(instance_id).state is not InstanceState.RECEIVED:
+            try:
+                state = uow.instances.get(instance_id).state
+            except NotFound:
                 return
+        if state is not InstanceState.RECEIVED:
+            return
         broker.route([instance_id])
         if not self._routing.acquire(blocking=False):
             return

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import structlog
 from celery import Celery
 
+from broker.workflow.deliveries import places_of
 from broker.workflow.ports import Task
 from workers.desk import Desk
 
 MAX_ID = 2**63 - 1
+
+log = structlog.get_logger()
 
 
 def register(app: Celery, desk: Desk) -> None:
@@ -16,12 +22,23 @@ def register(app: Celery, desk: Desk) -> None:
     @app.task(name=Task.ROUTE.value, typing=True)  # type: ignore[untyped-decorator]
     def route(instance_id: int) -> None:
         """Decide where an image goes."""
-        desk.route(checked_id(instance_id))
+        _quietly(desk.route, checked_id(instance_id))
 
     @app.task(name=Task.DELIVER.value, typing=True)  # type: ignore[untyped-decorator]
     def deliver(delivery_id: int) -> None:
         """Send a delivery."""
-        desk.deliver(checked_id(delivery_id))
+        _quietly(desk.deliver, checked_id(delivery_id))
+
+
+def _quietly(work: Callable[[int], object], key: int) -> None:
+    """Do the work; what goes wrong is told without its text, which Celery would log and which may name a patient.
+
+    The row is unchanged or its lease runs out: the sweep finds it either way.
+    """
+    try:
+        work(key)
+    except Exception as error:
+        log.error("task failed", task=work.__name__, row=key, defect=places_of(error))
 
 
 def checked_id(value: object) -> int:

@@ -367,5 +367,19 @@ def test_a_directory_of_somebody_else_is_not_trusted(tmp_path, monkeypatch):
         EmbeddedValkey(tmp_path, tmp_path / "s" / "valkey.sock").start()
 
 
+def test_odd_names_of_the_data_directory_do_no_harm(tmp_path):
+    folder = tmp_path / "Röntgen 1+2 %41 #x"
+    folder.mkdir()
+    server = EmbeddedValkey(folder, embedded_socket(folder))
+    server.start()
+    queue = CeleryQueue(redis_url(folder))
+    probe = RedisProbe(redis_url(folder), ["dicom"])
+    queue.wake(DELIVER[:3])
+    until(lambda: probe.backlog() == 3)
+    queue.close()
+    probe.close()
+    server.stop()
+
+
 def test_a_configured_redis_is_used_as_it_is(tmp_path):
     assert redis_url(tmp_path, "rediss://somewhere/1") == "rediss://somewhere/1"

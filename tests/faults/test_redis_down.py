@@ -1,8 +1,11 @@
 """Redis is killed, emptied, frozen and absent: it costs time, not work."""
 
+import base64
+import json
 import os
 import signal
 import time
+import uuid
 
 import pytest
 import redis
@@ -106,6 +109,49 @@ def test_without_a_worker_the_sweep_does_the_work_after_a_while(bench):
     probe = RedisProbe(bench.redis_url, ["dicom", "print"])
     assert probe.backlog() < 100  # what nobody takes does not fill Redis
     probe.close()
+
+
+@pytest.mark.timeout(60)
+def test_garbage_in_redis_does_not_stop_a_worker(bench):
+    """Whoever can write to Redis can say what is to be looked at, and nothing else."""
+    bench.valkey.start()
+    key = bench.owe()
+    queue = CeleryQueue(bench.redis_url)
+    queue.wake([wake(4711)])  # a row that does not exist
+    with redis.Redis(unix_socket_path=bench.redis_url.removeprefix("redis+socket://")) as client:
+        while client.llen("deliver.dicom") < 1:
+            time.sleep(0.01)
+        good = json.loads(client.lindex("deliver.dicom", 0))
+
+        def forged(args, task="workers.deliver", content_type="application/json"):
+            body = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
+            headers = good["headers"] | {"task": task, "id": str(uuid.uuid4())}
+            properties = good["properties"] | {"delivery_tag": str(uuid.uuid4())}
+            return json.dumps(
+                good
+                | {"body": body, "headers": headers, "properties": properties, "content-type": content_type}
+            )
+
+        for args in (
+            [],
+            ["1; DROP TABLE delivery"],
+            [None],
+            [True],
+            [-1],
+            [2**70],
+            [[1]],
+            [{"id": 1}],
+            [1, 2],
+        ):
+            client.lpush("deliver.dicom", forged(args))
+        client.lpush("deliver.dicom", forged([1], task="os.system"))
+        client.lpush("deliver.dicom", forged([1], content_type="application/x-python-serialize"))
+    worker = bench.start("worker")
+    queue.wake([wake(key)])
+    bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=20)
+    queue.close()
+    assert worker.poll() is None
+    assert bench.receiver.counts().total() == 1
 
 
 @pytest.mark.timeout(60)
