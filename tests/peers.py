@@ -88,7 +88,7 @@ def findscu(port, *keys, calling="CT1", called="BROKER"):
             found.append({})
         match = re.search(r"\((\w{4}),(\w{4})\) \w\w (?:\[(.*?)\s*\]|=(\w+))?", line)
         if match and found:
-            found[-1].setdefault(f"{match[1]},{match[2]}".lower(), match[3] or match[4] or "")
+            found[-1].setdefault(f"{match[1]},{match[2]}".lower(), (match[3] or match[4] or "").rstrip("\0 "))
     return found
 
 

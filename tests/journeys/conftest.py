@@ -50,20 +50,20 @@ def services(request):
 
 
 @pytest.fixture(scope="module")
-def ports():
+def ports(services):
     """Ports of the peers the site file names: an archive, a CAD, and one nobody listens on yet."""
     return {name: free_port() for name in ("archive", "cad", "late")}
 
 
 @pytest.fixture(scope="module")
-def ris():
+def ris(services):
     sink = MllpSink()
     yield sink
     sink.close()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(services, tmp_path_factory):
     # Short: a Valkey socket lives in it.
     path = tmp_path_factory.mktemp("j")
     yield path
