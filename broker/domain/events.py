@@ -88,4 +88,4 @@ class Event:
     order: int | None = None
     actor: str = "broker"
     """A user name, a calling AE title, a sending application, or `broker`."""
-    details: Mapping[str, str | int | float | bool | None | list[str]] = field(default_factory=dict)
+    details: Mapping[str, str | int | float | bool | list[str] | None] = field(default_factory=dict)

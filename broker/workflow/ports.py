@@ -22,7 +22,7 @@ from broker.domain.orders import (
     ScheduledProcedureStep,
     WorklistEntry,
 )
-from broker.domain.steps import OrderStatus, PerformedStatus, StepStatus
+from broker.domain.steps import OrderStatus, PerformedStatus
 
 FactValues = Mapping[str, tuple[str, ...]]
 """DICOM keyword, `calling_ae_title` or `order.<field>` -> text values; absent = missing, () = empty."""
@@ -702,14 +702,3 @@ class UnitOfWork(Protocol):
 
 UnitsOfWork = Callable[[], UnitOfWork]
 """Opens a unit of work: `with units_of_work() as uow:`."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorklistRow:
-    """One candidate of a worklist query: what domain matching looks at, and the encoded answer."""
-
-    step: int
-    revision: int
-    status: StepStatus
-    elements: bytes
-    match_values: Mapping[str, str | tuple[str, ...] | bool | None] = field(default_factory=dict)

@@ -25,12 +25,17 @@ from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import DestinationEntry, Wired, record_move
 
+ROWS_PER_COMMIT = 50
+"""A long transaction would make those wait who answer a modality."""
+
 
 @dataclass(frozen=True, slots=True)
 class SweepLimits:
     """How much one sweep takes on."""
 
     rows: int = 500
+    orphans: int = 64
+    """Rows looked at for destinations that are no longer configured; every destination has its share."""
     routing_grace: timedelta = timedelta(seconds=2)
     """An image younger than that has just been announced to a worker."""
 
@@ -121,7 +126,7 @@ def _orphaned(uow: UnitOfWork, wired: Wired, limits: SweepLimits) -> list[WakeUp
     known = set(wired.destination_names())
     rows = [
         uow.deliveries.get(delivery_id)
-        for delivery_id, _ in uow.deliveries.due(now=wired.clock.now(), limit=limits.rows)
+        for delivery_id, _ in uow.deliveries.due(now=wired.clock.now(), limit=limits.orphans)
     ]
     first = {row.destination: row for row in reversed(rows) if row.destination not in known}
     return [WakeUp(Task.DELIVER, row.id, row.kind, name) for name, row in first.items()]
@@ -141,9 +146,14 @@ def _bury(wired: Wired, limits: SweepLimits) -> int:
             for delivery_id in uow.deliveries.find_ids(
                 state=DeliveryState.PENDING, destination=state.name, limit=limits.rows
             ):
-                died += _died(uow, uow.deliveries.get(delivery_id), entry.retry.life, wired)
-        if died:
-            uow.commit()
+                delivery = uow.deliveries.get(delivery_id)
+                if wired.clock.now() - delivery.created_at < entry.retry.life:
+                    break  # they come in the order of their age
+                if _died(uow, delivery, entry.retry.life, wired):
+                    died += 1
+                    if died % ROWS_PER_COMMIT == 0:
+                        uow.commit()
+        uow.commit()
     return died
 
 
@@ -166,9 +176,11 @@ def _collect(wired: Wired, limits: SweepLimits) -> int:
     with wired.units_of_work() as uow:
         now = wired.clock.now()
         for delivery_id in uow.deliveries.quiet(now=now, limit=limits.rows):
-            moved += _collected(uow, delivery_id, wired)
-        if moved:
-            uow.commit()
+            if _collected(uow, delivery_id, wired):
+                moved += 1
+                if moved % ROWS_PER_COMMIT == 0:
+                    uow.commit()
+        uow.commit()
     return moved
 
 

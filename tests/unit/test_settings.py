@@ -95,6 +95,7 @@ def test_every_problem_is_named_at_its_place(load):
         ("listen: { web: { host: 0.0.0.0 } }\n", "1:11: listen.web: the pages have no log-in yet"),
         ("devices: [{ ae_title: A_TITLE_THAT_IS_TOO_LONG }]\n", "1:13: devices.0.ae_title: "),
         ("completion: { cap: soon }\n", "1:15: completion.cap: 'soon' is not a duration"),
+        ("site: { character_set: KLINGON }\n", "1:9: site.character_set: 'KLINGON' is not a value of"),
         ("deidentify: {}\n", "1:1: deidentify: is not a known key"),
     ],
 )
