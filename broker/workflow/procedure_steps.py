@@ -30,6 +30,7 @@ from broker.domain.steps import (
     roll_up,
 )
 from broker.errors import IllegalTransition, NotFound
+from broker.workflow.completion import release_complete_series
 from broker.workflow.ports import (
     Clock,
     Delivery,
@@ -222,6 +223,9 @@ def update_performed_step(
             by_event.setdefault(_ending(work, together), []).append(step)
     for event, ended in by_event.items():
         _follow(work, performed, ended, event)
+    # What it lists may be here already: then nobody need wait for the quiet period.
+    for study in performed.study_instance_uids:
+        release_complete_series(uow, study, now=work.clock.now(), among=performed.series)
     return performed
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import pytest
 
+from broker.dicom.objects.answers import WorklistEncoder
 from broker.dicom.objects.header import known_keyword
 from broker.domain.delivery import DeliveryState as S
 from broker.domain.orders import PatientIdentifier
@@ -18,6 +19,12 @@ from broker.domain.steps import PerformedStatus
 from broker.workflow.completion import CompletionPolicy, release_complete_series
 from broker.workflow.explain import explain_facts, explain_study
 from broker.workflow.ports import Instance, InstanceState, Task, UnitsOfWork
+from broker.workflow.procedure_steps import (
+    PerformedItem,
+    PerformedState,
+    PerformedWork,
+    update_performed_step,
+)
 from broker.workflow.reconciliation import Agreement, agreement_of, join_late
 from broker.workflow.routing import (
     HELD_FOR_IDENTITY,
@@ -445,6 +452,29 @@ def test_the_performed_step_may_finish_after_the_last_image(uow_factory, clock, 
         assert release_complete_series(uow, STUDY, now=clock.now()) == []
         uow.commit()
     assert deliveries(uow_factory, key)[0].state is S.PENDING
+
+
+def test_a_series_leaves_when_its_step_is_reported_finished(uow_factory, clock, queue, policy_of) -> None:
+    (key,) = store(uow_factory, an_image())
+    route_received(uow_factory, clock, policy_of(ROUTES[0]))
+    listed = {SERIES: (an_image().sop_instance_uid,)}
+    items = (PerformedItem(study_instance_uid=STUDY),)
+    state = PerformedState(PerformedStatus.COMPLETED, b"", items=items, series=listed)
+
+    class Finishes:
+        def apply_to(self, data_set: bytes) -> PerformedState:
+            return state
+
+    with uow_factory() as uow:
+        step = uow.performed.add(a_performed_step(series={}), now=NOW)
+        uow.commit()
+    queue.take()
+    with uow_factory() as uow:
+        update_performed_step(PerformedWork(uow, clock, WorklistEncoder()), step.sop_instance_uid, Finishes())
+        uow.commit()
+    (delivery,) = deliveries(uow_factory, key)
+    assert delivery.state is S.PENDING
+    assert queue.ids(Task.DELIVER) == [delivery.id]
 
 
 @pytest.mark.parametrize(
