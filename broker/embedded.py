@@ -13,7 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from broker.bootstrap import migrate_database, read_site
-from broker.db.engine import DataDirectoryLock
+from broker.db.engine import DataDirectoryLock, database_url, open_engine
+from broker.db.heartbeats import forget_host
 from broker.errors import BrokerError, ConfigurationError
 from broker.logs import configure_logging
 from broker.queue import embedded_socket
@@ -38,6 +39,7 @@ def serve_all(config: Path, data_dir: Path) -> int:
                 stack.enter_context(DataDirectoryLock(data_dir))
             refuse_ports_in_use(loaded.site)
             migrate_database(config, data_dir)
+            _forget_last_run(database_url(data_dir, environment.database_url))
             roles = list(_roles(loaded, config, data_dir))
             if environment.redis_url is None:
                 roles.insert(0, _valkey_role(data_dir))
@@ -47,6 +49,15 @@ def serve_all(config: Path, data_dir: Path) -> int:
     except BrokerError as error:
         print(f"broker: {error}", file=sys.stderr)
         return 2
+
+
+def _forget_last_run(address: str) -> None:
+    """After a crash the last heartbeats are still fresh; nothing of this host is healthy before it has started."""
+    engine = open_engine(address)
+    try:
+        forget_host(engine, host=socket.gethostname())
+    finally:
+        engine.dispose()
 
 
 def _roles(loaded: LoadedSite, config: Path, data_dir: Path) -> Iterator[Role]:

@@ -50,3 +50,10 @@ def retire(engine: Engine, *, role: str, host: str, pid: int) -> None:
             delete(table).where(table.c.role == role, table.c.host == host, table.c.pid == pid)
         )
         transaction.commit()
+
+
+def forget_host(engine: Engine, *, host: str) -> None:
+    """Take away all heartbeats of a host, before anything is started there: the dead of a crash look alive."""
+    with closing(Transaction(engine)) as transaction:
+        transaction.execute(delete(HEARTBEAT).where(HEARTBEAT.c.host == host))
+        transaction.commit()
