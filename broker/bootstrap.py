@@ -32,6 +32,7 @@ from broker.files.store import DiskFileStore
 from broker.queue import CeleryQueue, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
 from broker.site_file import LoadedSite, load_site
+from broker.strays import remove_strays
 from broker.workflow import operations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
@@ -180,10 +181,14 @@ class Broker:
         return (
             Chore("seal events", 5.0, lambda: seal_events(self.engine)),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
+            Chore("remove stray files", 3600.0, self._remove_strays),
         )
 
     def _remove_unfinished(self) -> None:
         self.files.sweep_incoming(older_than=self.clock.now() - timedelta(hours=1))
+
+    def _remove_strays(self) -> None:
+        remove_strays(self.files, self.units_of_work, now=self.clock.now())
 
     def destination_kinds(self) -> Sequence[str]:
         """Answer the kinds that have a queue."""

@@ -16,6 +16,7 @@ import structlog
 
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError, Conflict, IllegalTransition, InvalidValue, NotFound, OutOfResources
+from broker.failpoints import failpoint
 from broker.hl7.ack import Header, Problem, Severity, Verdict, acknowledgements, build_ack, verdict_of
 from broker.hl7.charsets import (
     LATIN_1,
@@ -142,6 +143,7 @@ class Intake:
         with self._units_of_work() as uow:
             answers = [self._handle(uow, message, guarded=guarded) for message in messages]
             uow.commit()
+        failpoint("hl7.after_commit")
         return answers
 
     def refuse(self, head: bytes, reason: str) -> bytes | None:

@@ -29,6 +29,7 @@ from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.domain.uids import uid_of
 from broker.domain.values import UID
 from broker.errors import BrokerError, DuplicateKey, IllegalTransition, NotFound, OutOfResources
+from broker.failpoints import failpoint
 from broker.workflow.ports import Clock, StatusMessages, StepEncoder, UnitOfWork, UnitsOfWork
 from broker.workflow.procedure_steps import (
     PerformedPolicy,
@@ -96,6 +97,7 @@ class PerformedStepService:
         with self._units_of_work() as uow:
             create_performed_step(self._work(uow), uid, state, calling_ae_title=request.peer.calling_ae_title)
             uow.commit()
+        failpoint("mpps.after_commit")
         if state.notes:
             log.info("performed step read leniently", sop_instance_uid=uid, notes=state.notes)
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
@@ -110,6 +112,7 @@ class PerformedStepService:
         with self._units_of_work() as uow:
             update_performed_step(self._work(uow), uid, modification)
             uow.commit()
+        failpoint("mpps.after_commit")
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
 
     def _get(self, request: Request, uid: str, data: bytes) -> Response:  # noqa: ARG002 - N-GET sends none

@@ -15,6 +15,7 @@ from broker.dicom.objects.header import Header, HeaderScanner, ScanPlan
 from broker.dicom.services.group_commit import GroupCommit
 from broker.domain.values import MAX_UID_CHARACTERS
 from broker.errors import BrokerError, OutOfResources
+from broker.failpoints import failpoint
 from broker.workflow.images import Receipt, ReceivedObject, Reception
 from broker.workflow.ports import FileStore, IncomingFile, StoredFile
 
@@ -88,7 +89,9 @@ class StorageService:
         received = _checked(request, header)
         try:
             kept = file.keep()
+            failpoint("cstore.after_file")
             receipt = self._commit.submit(received(kept))
+            failpoint("cstore.after_commit")
         except OutOfResources as error:
             # The commit may have happened although it did not answer: the file stays, the sweep knows better.
             raise _out_of_resources(request, error) from error

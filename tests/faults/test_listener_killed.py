@@ -1,0 +1,444 @@
+"""kill -9 of a listener, or of everything, at the worst moment: what was acknowledged is there, and there once."""
+
+import collections
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+from pynetdicom import AE
+from pynetdicom.sop_class import ModalityPerformedProcedureStep
+from sqlalchemy import update
+
+from broker.bootstrap import open_broker
+from broker.db.engine import database_url, open_engine
+from broker.db.schema import DELIVERY
+from broker.db.transaction import Transaction
+from broker.db.unit_of_work import SqlUnitsOfWork
+from broker.failpoints import VARIABLE
+from broker.strays import remove_strays
+from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.fakes.clock import FakeClock
+from tests.fakes.task_queue import RecordingTaskQueue
+from tests.journeys.hl7_orders import orm
+from tests.peers import findscu, program, run, storescp
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(120)]
+PUSHES, IMAGES_EACH = 20, 5
+
+
+@pytest.fixture(scope="module")
+def archive_port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def failpoints(tmp_path_factory):
+    return tmp_path_factory.mktemp("failpoints")
+
+
+@pytest.fixture(scope="module")
+def folder(services, tmp_path_factory):
+    path = tmp_path_factory.mktemp("k")
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def archive(folder, archive_port):
+    with storescp(folder / "archive", archive_port):
+        yield folder / "archive"
+
+
+@pytest.fixture(scope="module")
+def broker(services, folder, failpoints, archive_port, archive):
+    site = {
+        "site": {"ae_title": "BROKER"},
+        "devices": [{"ae_title": "CT1", "modality": "CT"}],
+        "destinations": {
+            "archive": {
+                "kind": "dicom",
+                "host": "127.0.0.1",
+                "port": archive_port,
+                "called_ae_title": "ARCHIVE",
+                "safekeeping": True,
+                "retry": {"first": "1s", "cap": "2s"},
+            }
+        },
+        "routes": [{"name": "all", "when": {"Modality": {"exists": True}}, "send": ["archive"]}],
+    }
+    running = RunningBroker(Path(folder), site, {**services, VARIABLE: str(failpoints)})
+    try:
+        yield running.start()
+    finally:
+        code = running.stop()
+        print(running.tail(30))
+    assert code == 0
+
+
+@pytest.fixture
+def arm(failpoints):
+    """Arm a failpoint; the block must come by it."""
+
+    @contextlib.contextmanager
+    def armed(name):
+        (failpoints / name).touch()
+        yield
+        assert not (failpoints / name).exists(), f"nobody came by {name}"
+
+    return armed
+
+
+def send(port, message):
+    """Send one message; answer MSA-1, or None when the connection ended without an answer."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"\x0b" + message.encode() + b"\x1c\r")
+        answer = b""
+        try:
+            while not answer.endswith(b"\x1c\r"):
+                part = connection.recv(65536)
+                if not part:
+                    return None
+                answer += part
+        except ConnectionResetError:
+            return None
+    return next(line.split("|")[1] for line in answer.decode().split("\r") if line.startswith("MSA"))
+
+
+def send_again(port, message):
+    """Send as a RIS does that got no answer: again, until somebody listens."""
+
+    def once():
+        with contextlib.suppress(ConnectionRefusedError):
+            return send(port, message)
+
+    return wait_until(once, what="an answer to the same message")
+
+
+def images(folder, count, **attributes):
+    """Answer {path: SOP instance UID} of new images of one series."""
+    ds = dcmread(get_testdata_file("CT_small.dcm"))
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = generate_uid(), generate_uid()
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    made = {}
+    for _ in range(count):
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        path = folder / f"{ds.SOPInstanceUID}.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        made[str(path)] = str(ds.SOPInstanceUID)
+    return made, str(ds.StudyInstanceUID)
+
+
+def push(broker, *paths, check=True):
+    return run(
+        "storescu", "-aet", "CT1", "-aec", "BROKER", "127.0.0.1", broker.dicom, *paths, check=check
+    ).returncode
+
+
+def push_again(broker, *paths):
+    wait_until(lambda: push(broker, *paths, check=False) == 0, what="the same images again")
+
+
+def in_archive(archive):
+    """Answer how often each object lies in the archive, by its UID."""
+    return collections.Counter(path.name.partition(".")[2] for path in archive.iterdir())
+
+
+def stored_files(broker):
+    return sorted((broker.data_dir / "images").glob("[0-9]*/*/*.dcm"))
+
+
+def instances(broker, study):
+    return sum(row["instances"] for row in broker.api(f"studies?q={study}"))
+
+
+def test_an_order_whose_acknowledgement_was_lost_is_acknowledged_and_taken_once(broker, arm):
+    message = orm(accession="K1", patient_id="PK1")
+    with arm("hl7.after_commit"):
+        assert send(broker.hl7, message) is None
+
+    assert send_again(broker.hl7, message) == "AA"
+
+    assert len(findscu(broker.dicom, "0008,0050=K1")) == 1
+    assert len(broker.api("orders?q=K1")) == 1
+
+
+def test_an_image_whose_receiver_died_before_its_row_is_not_acknowledged_and_its_file_is_swept(
+    broker, arm, archive, tmp_path
+):
+    made, study = images(tmp_path, 1)
+    before = stored_files(broker)
+    with arm("cstore.after_file"):
+        assert push(broker, *made, check=False) != 0
+    (stray,) = set(stored_files(broker)) - set(before)
+
+    push_again(broker, *made)
+
+    (uid,) = made.values()
+    wait_until(lambda: in_archive(archive)[uid], what="delivery")
+    assert instances(broker, study) == 1
+    (kept,) = set(stored_files(broker)) - set(before) - {stray}
+    with open_in_two_hours(broker) as later:
+        for chore in later.chores():
+            chore.run()
+    assert not stray.exists()
+    assert kept.exists()
+    assert set(before) <= set(stored_files(broker))
+
+
+def test_files_are_left_alone_when_the_database_seems_to_be_another(broker, sqlite_url):
+    with open_in_two_hours(broker) as later:
+        before = stored_files(broker)
+        engine = open_engine(sqlite_url)
+        others = SqlUnitsOfWork(engine, RecordingTaskQueue(), later.clock)
+        assert remove_strays(later.files, others, now=later.clock.now()) == 0
+        engine.dispose()
+    assert before
+    assert stored_files(broker) == before
+
+
+def test_an_image_whose_answer_was_lost_is_taken_once(broker, arm, archive, tmp_path):
+    made, study = images(tmp_path, 1)
+    before = stored_files(broker)
+    with arm("cstore.after_commit"):
+        assert push(broker, *made, check=False) != 0
+
+    push_again(broker, *made)
+
+    (uid,) = made.values()
+    wait_until(lambda: in_archive(archive)[uid], what="delivery")
+    assert instances(broker, study) == 1
+    assert len(set(stored_files(broker)) - set(before)) == 1
+
+
+def test_a_report_whose_answer_was_lost_is_kept_and_the_scanner_is_told_so(broker, arm):
+    send(broker.hl7, orm(accession="K2", patient_id="PK2"))
+    (entry,) = findscu(broker.dicom, "0008,0050=K2", "0020,000D", "0040,1001", "0040,0100[0].0040,0009")
+    uid = generate_uid()
+    with arm("mpps.after_commit"):
+        assert report(broker, uid, creation(entry)) is None
+    answered = wait_until(lambda: report(broker, uid, creation(entry)), what="an answer")
+    assert answered == 0x0111, "N-CREATE of what is there"
+
+    with arm("mpps.after_commit"):
+        assert report(broker, uid, completion(), create=False) is None
+    answered = wait_until(lambda: report(broker, uid, completion(), create=False), what="an answer")
+    assert answered == 0x0110, "N-SET of what is final"
+
+    (row,) = broker.api("worklist?q=K2")
+    assert row["status"] == "COMPLETED"
+
+
+def test_all_killed_under_load_nothing_acknowledged_is_lost_and_nothing_comes_twice(
+    broker, archive, tmp_path
+):
+    already = stored_files(broker)
+    batches = []
+    for number in range(PUSHES):
+        (tmp_path / str(number)).mkdir()
+        batches.append(images(tmp_path / str(number), IMAGES_EACH)[0])
+    made = {path: uid for batch in batches for path, uid in batch.items()}
+    orders = Orders(broker.hl7)
+    pushes = [
+        subprocess.Popen(
+            [
+                program("storescu"),
+                "-v",
+                "-aet",
+                "CT1",
+                "-aec",
+                "BROKER",
+                "127.0.0.1",
+                str(broker.dicom),
+                *batch,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for batch in batches
+    ]
+    wait_until(lambda: len(stored_files(broker)) - len(already) > len(made) // 4, what="load")
+    kill_everything(broker)
+
+    acknowledged_orders = orders.stop()
+    acknowledged = {made[path] for path in acknowledged_by(pushes)}
+    assert acknowledged_orders
+    assert 0 < len(acknowledged) < len(made), "the kill came before the first or after the last"
+
+    let_leases_run_out(broker)
+    broker.start()
+    listed = collections.Counter(entry["0008,0050"] for entry in findscu(broker.dicom, "0008,0050=LOAD*"))
+    assert set(acknowledged_orders) <= set(listed)
+    assert set(listed.values()) == {1}
+    assert len(broker.api("orders?q=LOAD&limit=200")) in {
+        len(acknowledged_orders),
+        len(acknowledged_orders) + 1,
+    }, "at most the order under way may be there without having been acknowledged"
+    wait_until(lambda: acknowledged <= set(in_archive(archive)), timeout_s=30, what="delivery of all")
+    assert all(in_archive(archive)[uid] == 1 for uid in acknowledged)
+
+    # Whoever got no answer sends all of it again: in the end everything is there, once.
+    push(broker, *made)
+    wait_until(
+        lambda: set(made.values()) <= set(in_archive(archive)), timeout_s=30, what="delivery of the rest"
+    )
+    with open_in_two_hours(broker) as later:
+        for chore in later.chores():
+            chore.run()
+    assert len(stored_files(broker)) - len(already) == len(made)
+    wait_until(
+        lambda: {row["state"] for row in broker.api("deliveries?limit=200")} == {"DELIVERED"}, what="settling"
+    )
+
+
+@contextlib.contextmanager
+def open_in_two_hours(running):
+    """The broker as a process beside `serve` sees it two hours later."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        with open_broker(running.config, running.data_dir) as broker:
+            broker.clock = FakeClock(broker.clock.now() + timedelta(hours=2))
+            yield broker
+
+
+def kill_everything(running):
+    """SIGKILL all processes of `serve` as one: none may see another die first and end in order."""
+    serve = psutil.Process(running.process.pid)
+    family = [serve, *serve.children(recursive=True)]
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    for process in reversed(family):
+        process.send_signal(signal.SIGKILL)
+    running.process.wait()
+    psutil.wait_procs(family, timeout=10)
+
+
+def let_leases_run_out(running):
+    """What the dead workers held is theirs for 90 s more: let that time be over."""
+    engine = open_engine(database_url(running.data_dir, running.environment.get("BROKER_DATABASE_URL")))
+    transaction = Transaction(engine)
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    transaction.execute(update(DELIVERY).where(DELIVERY.c.lease_until.is_not(None)).values(lease_until=past))
+    transaction.commit()
+    engine.dispose()
+
+
+class Orders:
+    """Sends orders one after the other until the listener is gone."""
+
+    def __init__(self, port):
+        self._port = port
+        self._acknowledged = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        for number in range(10_000):
+            accession = f"LOAD{number}"
+            try:
+                code = send(self._port, orm(accession=accession, patient_id=f"PL{number}"))
+            except OSError:
+                return
+            if code is None:
+                return
+            assert code == "AA"
+            self._acknowledged.append(accession)
+            time.sleep(0.01)
+
+    def stop(self):
+        """Answer the accession numbers that were acknowledged."""
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        return self._acknowledged
+
+
+def acknowledged_by(pushes):
+    """Answer the files whose storescu was told that they are stored."""
+    for push_ in pushes:
+        output, _ = push_.communicate(timeout=30)
+        under_way = None
+        for line in output.splitlines():
+            if found := re.search(r"Sending file: (.+)", line):
+                under_way = found[1].strip()
+            elif "Received Store Response (Success)" in line and under_way:
+                yield under_way
+                under_way = None
+
+
+def report(running, uid, data_set, *, create=True):
+    """Send N-CREATE or N-SET as a scanner; answer the status, or None without an answer."""
+    ae = AE("CT1")
+    ae.add_requested_context(ModalityPerformedProcedureStep)
+    ae.acse_timeout = ae.dimse_timeout = 10
+    association = ae.associate("127.0.0.1", running.dicom, ae_title="BROKER")
+    if not association.is_established:
+        return None
+    send_it = association.send_n_create if create else association.send_n_set
+    status, _ = send_it(data_set, ModalityPerformedProcedureStep, uid)
+    if association.is_established:
+        association.release()
+    return status.Status if "Status" in status else None
+
+
+def creation(entry):
+    ds, step = Dataset(), Dataset()
+    step.StudyInstanceUID = entry["0020,000d"]
+    step.AccessionNumber = "K2"
+    step.RequestedProcedureID = entry["0040,1001"]
+    step.ScheduledProcedureStepID = entry["0040,0009"]
+    for keyword in ("RequestedProcedureDescription", "ScheduledProcedureStepDescription"):
+        setattr(step, keyword, "")
+    step.ReferencedStudySequence, step.ScheduledProtocolCodeSequence = [], []
+    ds.ScheduledStepAttributesSequence = [step]
+    ds.PerformedProcedureStepID, ds.PerformedStationAETitle, ds.Modality = "PPSK2", "CT1", "CT"
+    ds.PerformedProcedureStepStartDate, ds.PerformedProcedureStepStartTime = "20261121", "090000"
+    ds.PerformedProcedureStepStatus = "IN PROGRESS"
+    for keyword in [
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "PerformedStationName",
+        "PerformedLocation",
+        "StudyID",
+        "PerformedProcedureStepDescription",
+        "PerformedProcedureTypeDescription",
+        "PerformedProcedureStepEndDate",
+        "PerformedProcedureStepEndTime",
+    ]:
+        setattr(ds, keyword, "")
+    for keyword in [
+        "ReferencedPatientSequence",
+        "ProcedureCodeSequence",
+        "PerformedProtocolCodeSequence",
+        "PerformedSeriesSequence",
+    ]:
+        setattr(ds, keyword, [])
+    return ds
+
+
+def completion():
+    ds, series = Dataset(), Dataset()
+    series.ProtocolName, series.SeriesInstanceUID = "CHEST", generate_uid()
+    for keyword in ("PerformingPhysicianName", "OperatorsName", "SeriesDescription", "RetrieveAETitle"):
+        setattr(series, keyword, "")
+    series.ReferencedImageSequence, series.ReferencedNonImageCompositeSOPInstanceSequence = [], []
+    ds.PerformedSeriesSequence = [series]
+    ds.PerformedProcedureStepStatus = "COMPLETED"
+    ds.PerformedProcedureStepEndDate, ds.PerformedProcedureStepEndTime = "20261121", "091500"
+    return ds
