@@ -49,7 +49,7 @@ def find_orders(work: MessageWork, details: OrderDetails, patient: Patient | Non
 
     Raises AmbiguousOrder, WrongPatient, DuplicateKey, and Conflict for an event older than what is stored.
     """
-    hits = work.uow.orders.identify(details, patient=None)
+    hits = work.uow.orders.identify(details, patient=None) or _known_by_study(work, details)
     hits = [order for order in hits if not _is_past_use(work, details, order, patient)]
     if len(hits) > 1:
         alike = {(order.patient, order.accession_number, order.issuer_of_accession_number) for order in hits}
@@ -59,6 +59,16 @@ def find_orders(work: MessageWork, details: OrderDetails, patient: Patient | Non
         _check_patient(work, details, order, patient)
         _check_age(work, details, order)
     return hits
+
+
+def _known_by_study(work: MessageWork, details: OrderDetails) -> list[ImagingOrder]:
+    """Find the order of a message that has nothing but a Study Instance UID to go by."""
+    if details.placer_order_number or details.filler_order_number or details.accession_number:
+        # With numbers of its own it may be another order that shares the study (IHE RAD, group case).
+        return []
+    uids = [procedure.study_instance_uid for procedure in details.procedures if procedure.study_instance_uid]
+    found = {p.order for uid in uids for p in work.uow.orders.procedures_with_study(uid)}
+    return [work.uow.orders.get(order) for order in sorted(found)]
 
 
 def _check_patient(

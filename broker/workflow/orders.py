@@ -35,6 +35,10 @@ _DETAILED = frozenset({"NW", "SN", "RO", "XO", "XX", "PA", "CH"})
 """HL7 table 0119: order controls whose message describes the order in full, whatever its status."""
 
 _UPDATES = frozenset({OrderAction.PLACE, OrderAction.CHANGE})
+_UPDATE_FIRST = frozenset(
+    {OrderAction.COMPLETE, OrderAction.HOLD, OrderAction.ARRIVE, OrderAction.RESCHEDULE_STATUS}
+)
+"""What comes with a full description and changes the order too; a cancellation changes nothing else."""
 
 
 @dataclass(slots=True)
@@ -205,6 +209,9 @@ def _create(message: _Message, details: OrderDetails, status: StepStatus) -> Non
 def _remember_cancelled(message: _Message, details: OrderDetails) -> None:
     """Keep a cancelled order without steps, so that a placement that was overtaken does not come to life."""
     work = message.work
+    if not (details.placer_order_number or details.filler_order_number or details.accession_number):
+        work.warn("the order to cancel is not known and has no number to remember it by; ignored")
+        return
     order = _new_order(message, details, OrderStatus.CANCELED)
     work.warn("the order to cancel is not known; the cancellation is remembered")
     work.record(
@@ -247,7 +254,9 @@ def _apply_to_known(message: _Message, details: OrderDetails, order: ImagingOrde
     order = work.uow.orders.get(order.id)
     newer = _is_newer(message, details, order)
     tree = load_tree(work, message.its_patient(), order)
-    updates = details.action in _UPDATES or details.order_control in _DETAILED
+    updates = details.action in _UPDATES or (
+        details.action in _UPDATE_FIRST and details.order_control in _DETAILED
+    )
     dirty: set[int] = set()
     order_changed = False
     if updates:
@@ -267,7 +276,7 @@ def _apply_to_known(message: _Message, details: OrderDetails, order: ImagingOrde
         if order_changed:
             dirty |= {step.id for step in tree.steps if step.status not in FINAL_STEPS}
         dirty |= bring_back(work, tree, details, newer=newer)
-        if details.steps_are_complete:
+        if details.steps_are_complete and any(procedure.steps for procedure in details.procedures):
             message.complete[order.id] = details
     if details.action not in _UPDATES:
         dirty |= change_status(work, tree, details)

@@ -370,6 +370,15 @@ def test_the_study_uid_with_the_step_id_is_enough(ris):
     assert ris.statuses() == {"S1": CANCELED}
 
 
+def test_an_order_named_by_nothing_but_its_study_uid_is_not_doubled(ris):
+    numbers = dict.fromkeys(("placer_order_number", "filler_order_number", "accession_number"))
+    for _ in range(2):
+        ris.send(an_order(A.PLACE, "NW", a_procedure("RP1", "1.2.3", a_step(None)), **numbers))
+    assert len(ris.orders()) == 1
+    ris.send(replace(an_order(A.CANCEL, "CA", a_procedure(None, "1.2.3")), **numbers))
+    assert ris.statuses() == {"RP1": CANCELED}
+
+
 def test_a_number_of_another_authority_is_another_order(ris):
     ris.send()
     other = {"filler_order_number": None, "accession_number": None}
@@ -555,6 +564,11 @@ def test_a_complete_list_cancels_what_it_leaves_out_and_brings_back_what_it_has_
     assert two_steps.statuses() == {"S1": SCHEDULED, "S2": SCHEDULED}
 
 
+def test_an_empty_list_is_no_list(two_steps):
+    two_steps.send(replace(an_order(A.CHANGE, "XO"), procedures=(), steps_are_complete=True))
+    assert two_steps.statuses() == {"S1": SCHEDULED, "S2": SCHEDULED}
+
+
 def test_a_complete_list_leaves_a_step_in_progress_alone(two_steps):
     two_steps.happen(StepEvent.MPPS_IN_PROGRESS, "S2")
     one = an_order(A.CHANGE, "XO", a_procedure("RP1", None, a_step("S1")), steps_are_complete=True)
@@ -707,6 +721,13 @@ def test_a_replacement_in_the_message_of_the_cancellation_is_placed(ris):
     )
     assert ris.statuses() == {"S1": SCHEDULED}
     assert ris.entry().step.modality == "MR"
+
+
+def test_a_cancellation_that_describes_the_order_changes_nothing_else_of_it(ris):
+    ris.send()
+    ris.send(an_order(A.CANCEL, "XO", a_procedure("RP1", None, a_step("S1", Modality="MR"))))
+    assert ris.statuses() == {"S1": CANCELED}
+    assert ris.entry().step.modality == "CT"
 
 
 # ---- cancelling what is not known ----------------------------------------------------------------------
