@@ -204,6 +204,10 @@ class StepRow(SQLModel, table=True):
         ),
         Index("ix_step_status_changed", "status", "status_changed_at"),
         Index("ix_step_start", "start_date", "start_time"),
+        # What waits for a person: in a status C-FIND answers, and not offered because something is missing.
+        _where(
+            "ix_step_incomplete", "order", holds="NOT offered AND status IN ('ARRIVED', 'READY', 'SCHEDULED')"
+        ),
         Index("ix_step_study", "study_instance_uid"),
         Index("ix_step_modality_start", "offered", "modality", "start_date"),
     )

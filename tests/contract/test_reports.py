@@ -100,6 +100,15 @@ def test_without_a_day_the_latest_steps_come_first(reports, entries):
     assert ids(reports.worklist(page=Page(limit=1, offset=1))) == ["SPS1"]
 
 
+def test_steps_without_a_date_come_last_on_whatever_page(reports, entries, store):
+    store(lambda uow: [a_stored_entry(uow, n, step={"start_date": None, "start_time": None}) for n in (7, 8)])
+    everything = ["SPS3", "SPS1", "SPS2", "SPS8", "SPS7"]
+    assert ids(reports.worklist()) == everything
+    for offset in range(6):
+        for limit in range(1, 4):
+            assert ids(reports.worklist(page=Page(limit, offset))) == everything[offset : offset + limit]
+
+
 @pytest.mark.parametrize(
     ("filters", "found"),
     [

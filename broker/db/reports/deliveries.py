@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, false, func, select
+from sqlalchemy import ColumnElement, Connection, Select, false, func, literal_column, select
 
 from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
@@ -105,15 +105,21 @@ def _is_in(state: str) -> ColumnElement[bool]:
     return false() if known is None else listed_in_state(known)
 
 
-def _count(state: DeliveryState) -> Select[Any]:
+# As an expression, for SQLite would walk through all deliveries where an index has the order of the groups.
+_NAME = DELIVERY.c.destination.concat(literal_column("''"))
+
+
+def _count(state: DeliveryState) -> Select[str, int, Any]:
     return (
-        select(DELIVERY.c.destination, func.count().label("number"), func.min(DELIVERY.c.id).label("first"))
+        select(
+            _NAME.label("destination"), func.count().label("number"), func.min(DELIVERY.c.id).label("first")
+        )
         .where(in_state(state))
-        .group_by(DELIVERY.c.destination)
+        .group_by(_NAME)
     )
 
 
-def _numbers(connection: Connection, statement: Select[Any]) -> dict[str, int]:
+def _numbers(connection: Connection, statement: Select[str, int, Any]) -> dict[str, int]:
     return {row["destination"]: row["number"] for row in mappings(connection, statement)}
 
 

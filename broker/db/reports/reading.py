@@ -38,7 +38,7 @@ class Reader:
             raise translated from None
 
 
-def mappings(connection: Connection, statement: Select[Any]) -> Sequence[RowMapping]:
+def mappings(connection: Connection, statement: Select[*tuple[Any, ...]]) -> Sequence[RowMapping]:
     """Run a statement, answer its rows by column name."""
     return connection.execute(statement).mappings().all()
 

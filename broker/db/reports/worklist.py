@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Connection, Select, func, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
 from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
-from broker.workflow.reports_port import Page, WorklistLine
+from broker.workflow.reports_port import MAX_PAGE, Page, WorklistLine
 
 _COLUMNS = (
     select(
@@ -57,7 +57,7 @@ class WorklistReports(Reader):
             )
         else:
             statement = statement.order_by(
-                STEP.c.start_date.desc().nulls_last(), STEP.c.start_time.desc().nulls_last(), STEP.c.id.desc()
+                STEP.c.start_date.desc(), STEP.c.start_time.desc(), STEP.c.id.desc()
             )
         if modality:
             statement = statement.where(STEP.c.modality == modality.strip().upper())
@@ -71,14 +71,39 @@ class WorklistReports(Reader):
             statement = statement.where(STEP.c.status == status.strip().upper())
         if wanted := typed(text):
             statement = statement.where(
-                or_(
-                    STEP.c.patient.in_(patients_with(wanted)),
-                    STEP.c.accession_number.startswith(wanted, autoescape=True),
-                    STEP.c.study_instance_uid == wanted,
+                # A union of what several indexes find; an OR of them would read every step.
+                STEP.c.id.in_(
+                    union(
+                        select(STEP.c.id).where(STEP.c.patient.in_(patients_with(wanted))),
+                        select(STEP.c.id).where(STEP.c.accession_number.contains(wanted, autoescape=True)),
+                        select(STEP.c.id).where(STEP.c.study_instance_uid == wanted),
+                    )
                 )
             )
         with self._reading() as connection:
-            return [_line(row) for row in mappings(connection, paged(statement, page))]
+            if date:
+                rows = mappings(connection, paged(statement, page))
+            else:
+                rows = _dated_then_undated(connection, statement, page)
+        return [_line(row) for row in rows]
+
+
+def _dated_then_undated(connection: Connection, statement: Select[Any], page: Page) -> Sequence[Any]:
+    """Read a page of steps with a date in the order of the index, and after them those without one.
+
+    The databases put absent values at different ends, and sort by hand what an index does not have.
+    """
+    limit = max(0, min(page.limit, MAX_PAGE))
+    dated = statement.where(STEP.c.start_date.is_not(None))
+    rows = list(mappings(connection, paged(dated, page)))
+    if len(rows) < limit:
+        before = page.offset + len(rows)
+        if not rows and page.offset > 0:
+            counted = select(func.count()).select_from(dated.order_by(None).subquery())
+            before = connection.execute(counted).scalar_one()
+        rest = Page(limit - len(rows), max(0, page.offset - before))
+        rows += mappings(connection, paged(statement.where(STEP.c.start_date.is_(None)), rest))
+    return rows
 
 
 def _line(row: Any) -> WorklistLine:

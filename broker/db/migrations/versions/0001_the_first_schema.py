@@ -622,6 +622,13 @@ def upgrade() -> None:
             unique=False,
             postgresql_ops={"accession_number": "text_pattern_ops"},
         )
+        batch_op.create_index(
+            "ix_step_incomplete",
+            ["order"],
+            unique=False,
+            sqlite_where=sa.text("NOT offered AND status IN ('ARRIVED', 'READY', 'SCHEDULED')"),
+            postgresql_where=sa.text("NOT offered AND status IN ('ARRIVED', 'READY', 'SCHEDULED')"),
+        )
         batch_op.create_index("ix_step_modality_start", ["offered", "modality", "start_date"], unique=False)
         batch_op.create_index(
             "ix_step_name_groups",
@@ -711,6 +718,11 @@ def downgrade() -> None:
             postgresql_where=sa.text("strpos(name_key, '=') > 0"),
         )
         batch_op.drop_index("ix_step_modality_start")
+        batch_op.drop_index(
+            "ix_step_incomplete",
+            sqlite_where=sa.text("NOT offered AND status IN ('ARRIVED', 'READY', 'SCHEDULED')"),
+            postgresql_where=sa.text("NOT offered AND status IN ('ARRIVED', 'READY', 'SCHEDULED')"),
+        )
         batch_op.drop_index("ix_step_accession", postgresql_ops={"accession_number": "text_pattern_ops"})
         batch_op.drop_index(batch_op.f("ix_scheduled_procedure_step_procedure"))
         batch_op.drop_index(batch_op.f("ix_scheduled_procedure_step_patient"))
