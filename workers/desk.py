@@ -12,9 +12,7 @@ from typing import Protocol
 import structlog
 
 from broker.domain.delivery import DeliveryState
-from broker.errors import NotFound
 from broker.workflow.deliveries import deliver
-from broker.workflow.ports import InstanceState
 from broker.workflow.sending import Attempt, SendingLimits, Wired, Worker
 from workers.leases import LeaseRenewer
 
@@ -52,6 +50,7 @@ class Desk:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._routing = threading.Lock()
+        self._route_asked = threading.Event()
         self._stack = ExitStack()
         self._broker: WorkingBroker | None = None
         self._leases = leases or LeaseRenewer()
@@ -87,26 +86,22 @@ class Desk:
             say(attempt)
         return attempts
 
-    def route(self, instance_id: int) -> None:
-        """Decide about an image, and about every other that nobody has decided about.
+    def route(self, instance_id: int) -> None:  # noqa: ARG002 - the id is a hint; the rows say what there is to do
+        """Decide about every image nobody has decided about, the one named among them.
 
-        One thread at a time: deciding is all computing, and two would take the same images.
+        One thread at a time: deciding is all computing, and two would take the same images. Whoever comes
+        meanwhile leaves word, and the one who decides looks again: no image waits for the next sweep.
         """
-        broker = self.broker
-        with broker.units_of_work() as uow:
+        self._route_asked.set()
+        while self._route_asked.is_set() and self._routing.acquire(blocking=False):
             try:
-                state = uow.instances.get(instance_id).state
-            except NotFound:
+                while self._route_asked.is_set() and not self._stopping.is_set():
+                    self._route_asked.clear()
+                    self.route_waiting()
+            finally:
+                self._routing.release()
+            if self._stopping.is_set():
                 return
-        if state is not InstanceState.RECEIVED:
-            return
-        broker.route([instance_id])
-        if not self._routing.acquire(blocking=False):
-            return
-        try:
-            self.route_waiting()
-        finally:
-            self._routing.release()
 
     def route_waiting(self, *, batch: int = ROUTE_BATCH) -> None:
         """Decide about images until none waits."""
@@ -130,6 +125,7 @@ class Desk:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._routing = threading.Lock()
+        self._route_asked = threading.Event()
         self._stack = ExitStack()
         self._broker = None
         self._leases = self._given_leases or LeaseRenewer()

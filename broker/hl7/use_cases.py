@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.domain.orders import MergePatients, PlaceOrders
@@ -11,6 +12,7 @@ from broker.workflow.order_policy import OrderPolicy
 from broker.workflow.orders import place_orders
 from broker.workflow.patients import merge_patients, update_patient
 from broker.workflow.ports import Clock, StepEncoder, UnitOfWork
+from broker.workflow.reconciliation import join_late
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,16 @@ class UseCases:
         """Apply a request; conflicts and invalid values surface as errors."""
         if isinstance(request, PlaceOrders):
             placed = place_orders(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
+            self._join_images(uow, placed.created)
             return Applied(next(iter(placed.orders), None), placed.warnings)
         if isinstance(request, MergePatients):
             merged = merge_patients(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
             return Applied(warnings=merged.warnings)
         updated = update_patient(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
         return Applied(warnings=updated.warnings)
+
+    def _join_images(self, uow: UnitOfWork, orders: Sequence[int]) -> None:
+        """Give images that came before their order to it: an emergency is examined first and ordered later."""
+        for order in orders:
+            for procedure in uow.orders.procedures(order):
+                join_late(uow, procedure.study_instance_uid)

@@ -201,3 +201,18 @@ def test_a_folder_and_the_archive_can_be_checked(broker, archive):
     rows = {row["destination"]: row for row in broker.json("destinations", "check", "archive", "copies")}
     assert rows["archive"]["ok"]
     assert rows["copies"]["ok"]
+
+
+def test_images_that_came_before_their_order_are_joined_when_it_comes(broker, tmp_path):
+    path, ds = an_image(
+        tmp_path, Modality="XA", PatientID="PB9", AccessionNumber="B9", PatientName="LATE^ORDER"
+    )
+    push(broker, path)
+    wait_until(lambda: (found := study(broker, ds.StudyInstanceUID)) and found["state"] == "UNROUTED")
+
+    with hl7.client.MLLPClient("127.0.0.1", broker.hl7) as client:
+        client.send_message(
+            orm(accession="B9", patient_id="PB9", name="LATE^ORDER", study_uid=ds.StudyInstanceUID)
+        )
+
+    assert study(broker, ds.StudyInstanceUID)["order_id"] is not None
