@@ -7,13 +7,16 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 
 from broker.bootstrap import Broker, open_broker
 from broker.db.heartbeats import beat, retire
+from broker.errors import OutOfResources
 from broker.logs import configure_logging
 from broker.settings import DicomListener, StorageListener
 
@@ -47,16 +50,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
         code = 0
         try:
             while True:
-                ok, detail = _prove(running)
-                beat(
-                    broker.engine,
-                    role=name,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    started_at=started_at,
-                    now=broker.clock.now(),
-                    details={"ok": ok, "detail": detail},
-                )
+                _beat(broker, name, running, started_at)
                 if signal.sigtimedwait(_TOLD, BEAT_S) is not None:
                     break
                 if not running.busy():
@@ -66,9 +60,27 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
         finally:
             log.info("stopping")
             running.stop(GRACE_S)
-            retire(broker.engine, role=name, host=socket.gethostname(), pid=os.getpid())
+            with suppress(OutOfResources):  # then the row grows stale, which says the same
+                retire(broker.engine, role=name, host=socket.gethostname(), pid=os.getpid())
         log.info("stopped")
         return code
+
+
+def _beat(broker: Broker, name: str, running: Running, started_at: datetime) -> None:
+    """Write what the role saw of itself; a database that is away is seen by everybody else, and comes back."""
+    ok, detail = _prove(running)
+    try:
+        beat(
+            broker.engine,
+            role=name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=started_at,
+            now=broker.clock.now(),
+            details={"ok": ok, "detail": detail},
+        )
+    except OutOfResources:
+        log.warning("no heartbeat: the database does not answer")
 
 
 def _prove(running: Running) -> tuple[bool, str]:
