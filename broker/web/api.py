@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.responses import JSONResponse
 
 from broker.web import security
-from broker.web.pages import Text, TheDashboard
+from broker.web.pages import Id, Name, Text, TheDashboard
 from broker.workflow.reports_port import MAX_PAGE, Page
 
 router = APIRouter()
@@ -71,7 +71,7 @@ def orders(
 
 
 @router.get("/api/orders/{order_id}/timeline")
-def order_timeline(board: TheDashboard, order_id: int) -> list[dict[str, Any]]:
+def order_timeline(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
     """Answer what happened to one order."""
     return _rows(board.reports.order_timeline(order_id))
 
@@ -89,13 +89,13 @@ def studies(board: TheDashboard, page: ApiPage, state: Text = "", q: Text = "") 
 
 
 @router.get("/api/studies/{study_instance_uid}/timeline")
-def study_timeline(board: TheDashboard, study_instance_uid: str) -> list[dict[str, Any]]:
+def study_timeline(board: TheDashboard, study_instance_uid: Name) -> list[dict[str, Any]]:
     """Answer what happened to one study."""
     return _rows(board.reports.study_timeline(study_instance_uid))
 
 
 @router.get("/api/studies/{study_instance_uid}/routes")
-def study_routes(board: TheDashboard, study_instance_uid: str) -> list[dict[str, Any]]:
+def study_routes(board: TheDashboard, study_instance_uid: Name) -> list[dict[str, Any]]:
     """Answer why each route did or did not take the study."""
     return _rows(board.explain(study_instance_uid))
 
@@ -113,14 +113,14 @@ def deliveries(
 
 
 @router.post("/api/deliveries/{delivery_id}/retry")
-def retry(board: TheDashboard, delivery_id: int, _: Checked) -> dict[str, Any]:
+def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
     """Try a delivery again now; answers it as it then stands."""
     board.actions.retry(delivery_id, actor="api")
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/cancel")
-def cancel(board: TheDashboard, delivery_id: int, _: Checked) -> dict[str, Any]:
+def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
     """Cancel a delivery; answers it as it then stands."""
     board.actions.cancel(delivery_id, actor="api")
     return asdict(board.reports.delivery(delivery_id))

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import BrokerError
 from broker.web import api, security
@@ -54,7 +55,12 @@ def create_app(dashboard: Dashboard) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
-        return _problem(request, error.status_code, str(error.detail))
+        detail = str(error.detail)
+        if error.status_code == 404 and detail == "Not Found":
+            detail = "There is no such page."
+        response = _problem(request, error.status_code, detail)
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -62,7 +68,33 @@ def create_app(dashboard: Dashboard) -> FastAPI:
         where = ".".join(str(part) for part in first["loc"][1:])
         return _problem(request, 422, f"{where}: {first['msg']}")
 
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, _: Exception) -> Response:
+        # Answered outside of the guard, and still raised for the log.
+        response = _problem(request, 500, "Something went wrong here; it is in the log.")
+        response.headers.update(_HEADERS)
+        return response
+
+    app.add_middleware(HeadAsGet)
     return app
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without the body (RFC 9110 9.3.2)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the application see a GET, and let only the head of its answer through."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def head_only(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, head_only)
 
 
 def _problem(request: Request, status: int, detail: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from broker.web import security
 from broker.web.ports import Dashboard
+from broker.web.timeline import tell
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -19,8 +22,8 @@ MEANING = {
     "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
-    "UNROUTED": "attention", "parked": "attention", "failing": "attention", "paused": "attention",
-    "DEAD": "failing", "refused": "failing", "failed": "failing",
+    "UNROUTED": "attention", "parked": "attention", "paused": "attention", "slow": "attention",
+    "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",
     "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet",
 }  # fmt: skip
 """State -> one of the four meanings, or quiet."""
@@ -38,11 +41,17 @@ class Pages:
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=plain,
         )
         self._templates.filters["clock"] = self.clock
         self._templates.filters["age"] = self.age
         self._templates.filters["meaning"] = lambda state: MEANING.get(state, "quiet")
         self._templates.filters["person"] = person
+        self._templates.filters["words"] = words
+        self._templates.filters["short"] = short
+        self._templates.filters["counted"] = counted
+        self._templates.filters["states"] = lambda lines: {line.destination: line.state for line in lines}
+        self._templates.filters["told"] = lambda entries: tell(entries, clock=self.clock)
 
     def render(
         self, request: Request, template: str, *, status_code: int = 200, **values: Any
@@ -96,3 +105,25 @@ def person(name: str | None) -> str:
         if family or given:
             shown.append(", ".join(part for part in (family, given) if part))
     return " · ".join(shown) or "–"
+
+
+# Unicode's explicit directions and controls: in a name they reorder what stands beside it on the page.
+_TRICKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def plain(value: object) -> object:
+    """Show a replacement for each character that draws nothing itself but changes how others are drawn."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _TRICKS.sub("\ufffd", value)
+    return value
+
+
+def short(value: str) -> str:
+    """Shorten a UID in its middle: its root and its end tell it apart."""
+    return value if len(value) <= 26 else f"{value[:10]}…{value[-13:]}"
+
+
+def counted(number: int, what: str) -> str:
+    """Say a number with its noun: `1 image`, `2,000 images`, `3 deliveries`."""
+    several = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+    return f"{number:,} {what if number == 1 else several}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
@@ -14,16 +14,20 @@ FIELD = "csrf"
 HEADER = "X-CSRF-Token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
 _MAX_BODY_BYTES = 1024 * 1024
+_MAX_FORM_BYTES = 16 * 1024
 _TOKEN_CHARS = 43
+_TOO_LARGE = "The request is too large."
 
 
 def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None:
     """Answer a refusal, or None when the request may go on to its page."""
-    host = (request.url.hostname or "").lower()
-    if hosts is not None and host not in hosts:
+    if hosts is not None and _host_name(request) not in hosts:
         return PlainTextResponse("This host name is not served here.", status_code=421)
-    if int(request.headers.get("content-length") or 0) > _MAX_BODY_BYTES:
-        return PlainTextResponse("The request is too large.", status_code=413)
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdecimal()):
+        return PlainTextResponse("The length of the request is no number.", status_code=400)
+    if int(length[:20]) > _MAX_BODY_BYTES:
+        return PlainTextResponse(_TOO_LARGE, status_code=413)
     if request.method in _SAFE:
         return None
     # A foreign site in the same browser must not be able to press our buttons.
@@ -35,14 +39,32 @@ def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None
     return None
 
 
+def _host_name(request: Request) -> str:
+    try:
+        return (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
 async def check_token(request: Request) -> None:
     """Compare the token of the form or header with the cookie (double submit). Raises 403."""
     cookie = request.cookies.get(COOKIE, "")
     sent = request.headers.get(HEADER, "")
     if not sent and "application/x-www-form-urlencoded" in request.headers.get("content-type", ""):
-        sent = parse_qs((await request.body()).decode("utf-8", "replace")).get(FIELD, [""])[0]
-    if len(cookie) != _TOKEN_CHARS or not hmac.compare_digest(cookie, sent):
+        sent = parse_qs((await _body(request)).decode("utf-8", "replace")).get(FIELD, [""])[0]
+    # As bytes: texts beyond ASCII cannot be compared in constant time.
+    if len(cookie) != _TOKEN_CHARS or not hmac.compare_digest(cookie.encode(), sent.encode()):
         raise HTTPException(403, "The form has expired; reload the page and try again.")
+
+
+async def _body(request: Request) -> bytes:
+    """Read a form; one sent in chunks has told no length. Raises 413."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_FORM_BYTES:
+            raise HTTPException(413, _TOO_LARGE)
+    return bytes(body)
 
 
 def token(request: Request) -> str:

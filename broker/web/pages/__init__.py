@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
+from pydantic import AfterValidator
 
 from broker.web.ports import Dashboard
 from broker.web.rendering import Pages
@@ -30,7 +31,14 @@ def page_of(page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Page:
     return Page(limit=ROWS + 1, offset=(page - 1) * ROWS)
 
 
+def _without_nul(text: str) -> str:
+    """PostgreSQL takes no NUL; nothing that is known has one."""
+    return text.replace("\x00", "")
+
+
 TheDashboard = Annotated[Dashboard, Depends(dashboard)]
 ThePages = Annotated[Pages, Depends(pages)]
 ThePage = Annotated[Page, Depends(page_of)]
-Text = Annotated[str, Query(max_length=128)]
+Text = Annotated[str, Query(max_length=128), AfterValidator(_without_nul)]
+Name = Annotated[str, Path(max_length=128), AfterValidator(_without_nul)]
+Id = Annotated[int, Path(ge=1, le=2**63 - 1)]

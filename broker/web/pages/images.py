@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from fastapi import APIRouter, Request, Response
 
 from broker.errors import NotFound
-from broker.web.pages import ROWS, Text, TheDashboard, ThePage, ThePages
+from broker.web.pages import ROWS, Name, Text, TheDashboard, ThePage, ThePages
+from broker.workflow.explain import ExplainedRoute
 from broker.workflow.reports_port import Page
 
 router = APIRouter()
@@ -29,7 +33,7 @@ def images(
 
 
 @router.get("/studies/{study_instance_uid}")
-def study(request: Request, board: TheDashboard, pages: ThePages, study_instance_uid: str) -> Response:
+def study(request: Request, board: TheDashboard, pages: ThePages, study_instance_uid: Name) -> Response:
     """Show one study: its timeline, its deliveries, and why each route did or did not take it."""
     entries = board.reports.study_timeline(study_instance_uid)
     if not entries:
@@ -38,10 +42,22 @@ def study(request: Request, board: TheDashboard, pages: ThePages, study_instance
         request,
         "study.html",
         study_instance_uid=study_instance_uid,
+        study=next(iter(board.reports.studies(text=study_instance_uid, page=Page(limit=1))), None),
+        destinations=board.reports.destinations(now=board.clock.now()),
         entries=entries,
         deliveries=board.reports.deliveries(study_instance_uid=study_instance_uid, page=Page(limit=100)),
-        routes=board.explain(study_instance_uid),
+        routes=_alike(board.explain(study_instance_uid)),
     )
+
+
+def _alike(routes: Sequence[ExplainedRoute]) -> list[ExplainedRoute]:
+    """Tell once what holds for the same reasons, with the number of images."""
+    told: dict[tuple[object, ...], ExplainedRoute] = {}
+    for route in routes:
+        key = (route.route, route.matched, route.clauses, route.conflicts, route.configuration)
+        before = told.get(key)
+        told[key] = replace(route, instances=route.instances + before.instances) if before else route
+    return list(told.values())
 
 
 @router.get("/find")

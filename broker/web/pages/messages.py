@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from broker.web.pages import ROWS, Text, TheDashboard, ThePage, ThePages
+from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
 
 router = APIRouter()
 
@@ -27,7 +27,7 @@ def messages(
 
 
 @router.get("/messages/{message_id}")
-def message(request: Request, board: TheDashboard, pages: ThePages, message_id: int) -> Response:
+def message(request: Request, board: TheDashboard, pages: ThePages, message_id: Id) -> Response:
     """Show one message as it came and our answer."""
     raw, answer = board.reports.message_raw(message_id)
     return pages.render(
