@@ -50,6 +50,9 @@ def apply_steps(
     status: StepStatus,
 ) -> set[int]:
     """Create or change the steps of one procedure; answer the ids of those that are new or changed."""
+    if not spoken:
+        # Named without its steps, a procedure stands for all it has.
+        work.touched_steps |= {step.id for step in tree.steps_of(procedure.id)}
     if not spoken and not tree.steps_of(procedure.id):
         spoken = (StepDetails(None),)
     named = {_short_step_id(details, wanted) for wanted in spoken if wanted.scheduled_procedure_step_id}

@@ -564,6 +564,17 @@ def test_a_complete_list_cancels_what_it_leaves_out_and_brings_back_what_it_has_
     assert two_steps.statuses() == {"S1": SCHEDULED, "S2": SCHEDULED}
 
 
+def test_a_procedure_named_without_steps_keeps_those_it_has(ris):
+    bare = replace(a_procedure("RP2"), steps=())
+    listed = an_order(A.PLACE, "NW", a_procedure("RP1", None, a_step("S1")), bare, steps_are_complete=True)
+    ris.send(listed)
+    ris.send(listed)
+    assert ris.statuses() == {"S1": SCHEDULED, "RP2": SCHEDULED}
+    ris.send(a_status(A.CANCEL, "CA"))
+    ris.send(listed)
+    assert ris.statuses() == {"S1": SCHEDULED, "RP2": SCHEDULED}
+
+
 def test_an_empty_list_is_no_list(two_steps):
     two_steps.send(replace(an_order(A.CHANGE, "XO"), procedures=(), steps_are_complete=True))
     assert two_steps.statuses() == {"S1": SCHEDULED, "S2": SCHEDULED}
