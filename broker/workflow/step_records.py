@@ -149,14 +149,12 @@ def _with_fields(
     texts = {
         name: change_text(getattr(step, name), wanted.changes, key) for key, name in _STEP_FIELDS.items()
     }
-    speaks_of_time = bool(wanted.changes.get("ScheduledProcedureStepStartTime"))
-    speaks_of_date = bool(wanted.changes.get("ScheduledProcedureStepStartDate"))
     unspecified = step.time_unspecified
-    if speaks_of_time or speaks_of_date:
+    if wanted.changes.get("ScheduledProcedureStepStartTime"):
         unspecified = wanted.time_unspecified
-    if texts["start_date"] and (
-        not texts["start_time"] or (speaks_of_date and not speaks_of_time and unspecified)
-    ):
+    elif wanted.changes.get("ScheduledProcedureStepStartDate") and wanted.time_unspecified:
+        texts["start_time"] = None
+    if texts["start_date"] and not texts["start_time"]:
         texts["start_time"], unspecified = _MIDNIGHT, True
     sources = dict(step.sources)
     stations = _stations(step, wanted.changes)
