@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -113,8 +114,12 @@ def refuse_ports_in_use(site: Site) -> None:
 
 def _preload() -> None:
     """Import what the roles share, so that the forked processes share its memory; no threads, no connections."""
-    import broker.dicom.network.server
-    import broker.roles  # noqa: F401
+    import_module("broker.dicom_role")
+    import_module("broker.hl7_role")
+    import_module("celery.app.base")
+    import_module("kombu.transport.redis")
+    for point in entry_points(group="broker.roles"):
+        point.load()
 
 
 def _announce(site: Site) -> None:

@@ -83,7 +83,7 @@ def test_each_delivery_is_sent_once_and_no_more_at_once_than_the_cap(broker):
     assert {row.state for row in rows} == {DeliveryState.DELIVERED}
     assert {row.attempt for row in rows} == {1}
     assert set((archive.seen + film.seen).values()) == {1}
-    assert archive.most == 3
+    assert 1 < archive.most <= 3
     assert film.most == 1
 
 
