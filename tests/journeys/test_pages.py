@@ -1,0 +1,190 @@
+"""A person on call, a browser and a running broker: find, understand, act, by keyboard, and a silent console."""
+
+import re
+import shutil
+
+import hl7.client
+import pytest
+
+from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.journeys.hl7_orders import orm
+from tests.journeys.test_image_to_destination import an_image, push
+from tests.peers import program, storescp
+from tests.postgres import missing
+
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
+
+ACCESSION, STUDY = "PAGE0001", "1.2.826.0.1.3680043.10.777.1"
+NAME = "<b>ZZTEST</b>^\u202eANNA"
+
+
+@pytest.fixture(scope="module")
+def cad():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def broker(cad, tmp_path_factory):
+    """A broker whose CAD is down, with an order, its images, and a delivery that has died of it."""
+    folder = tmp_path_factory.mktemp("p")
+    site = {
+        "site": {"name": "Page Hospital", "timezone": "UTC", "ae_title": "BROKER"},
+        "devices": [{"ae_title": "CT1", "modality": "CT"}],
+        "destinations": {
+            "cad": {
+                "kind": "dicom",
+                "host": "127.0.0.1",
+                "port": cad,
+                "called_ae_title": "CAD",
+                "retry": {"first": "1s", "cap": "1s", "life": "2s"},
+            },
+            "copies": {"kind": "folder", "path": "copies"},
+        },
+        "completion": {"series_quiet": "1s", "study_quiet": "1s", "cap": "1m"},
+        "routes": [
+            {"name": "ct-to-cad", "when": {"Modality": "CT"}, "send": ["cad"], "unit": "series"},
+            {"name": "ct-copies", "when": {"Modality": "CT"}, "send": ["copies"]},
+            {
+                "name": "mammo-only",
+                "when": {"any": [{"Modality": "MG"}, {"all": [{"Modality": "CT"}, {"PatientID": "MG*"}]}]},
+                "send": ["copies"],
+            },
+        ],
+    }
+    running = RunningBroker(folder, site)
+    try:
+        running.start()
+        with hl7.client.MLLPClient("127.0.0.1", running.hl7) as ris:
+            message = orm(accession=ACCESSION, patient_id="ZZ1", name=NAME, study_uid=STUDY)
+            assert b"|AA|" in ris.send_message(message.replace("|2.3.1", "|2.3.1||||||UNICODE UTF-8", 1))
+        path, _ = an_image(folder, StudyInstanceUID=STUDY, PatientID="ZZ1", AccessionNumber=ACCESSION)
+        push(running, path)
+        wait_until(lambda: running.api("deliveries?state=DEAD"), timeout_s=60, what="a dead delivery")
+        yield running
+    finally:
+        code = running.stop()
+        print(running.tail(30))
+        shutil.rmtree(folder, ignore_errors=True)
+    assert code == 0, "SIGTERM ends in order"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright")
+    path = program("chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["with scripts", "without scripts"])
+def page(request, chromium, broker):
+    """A tab; its console must stay silent and nothing may leave for another host."""
+    context = chromium.new_context(
+        base_url=f"http://127.0.0.1:{broker.web}",
+        viewport={"width": 1280, "height": 800},
+        java_script_enabled=request.param == "with scripts",
+    )
+    tab, said, strangers = context.new_page(), [], []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.on("request", lambda sent: strangers.append(sent.url) if "127.0.0.1" not in sent.url else None)
+    yield tab
+    context.close()
+    assert said == []
+    assert strangers == []
+
+
+def tab_to(page, text):
+    """Press Tab until what holds the focus says `text`, as somebody without a mouse does."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        focused = page.locator(":focus")
+        if focused.count() and re.search(text, focused.inner_text() or ""):
+            return
+    raise AssertionError(f"{text} cannot be reached by keyboard")
+
+
+def test_a_study_is_found_by_its_accession_number_and_tells_why_a_route_did_not_take_it(page):
+    page.goto("/")
+    page.get_by_role("searchbox", name="Find").fill(ACCESSION)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/find?q=*")
+    assert page.get_by_role("heading", name="Studies").is_visible()
+    page.locator(f'a.uid[title="{STUDY}"]').first.click()
+    page.wait_for_url(f"**/studies/{STUDY}")
+    assert "<b>ZZTEST</b>, \ufffdANNA" in page.locator("h1").inner_text()
+    why = page.locator("details", has=page.get_by_text("mammo-only"))
+    assert "did not take 1 image" in why.inner_text()
+    inner = why.locator("li", has_text="PatientID is like MG*")
+    assert "found ZZ1" in inner.inner_text()
+    outer = why.locator("li", has_text="one of these holds")
+    assert inner.bounding_box()["x"] - outer.bounding_box()["x"] == 44, "two deeper"
+
+
+def test_the_overview_leads_to_what_needs_a_person(page):
+    page.goto("/")
+    assert "needs a person" in page.locator("h1").inner_text()
+    page.get_by_role("link", name="1 delivery to cad needs a person").click()
+    page.wait_for_url("**/deliveries?destination=cad&state=DEAD")
+    assert page.locator("tbody tr").count() == 1
+
+
+def test_deliveries_are_filtered_and_the_filter_is_in_the_address(page):
+    page.goto("/deliveries")
+    assert page.locator("tbody tr").count() >= 2
+    page.get_by_label("State").select_option("DELIVERED")
+    page.get_by_label("Destination").select_option("copies")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**/deliveries?state=DELIVERED&destination=copies&study=")
+    assert page.locator("tbody tr").count() == 1
+    assert page.locator(".state.ok", has_text="delivered").is_visible()
+
+
+@pytest.mark.parametrize("path", ["/", "/worklist", "/orders", "/deliveries", f"/studies/{STUDY}"])
+def test_nothing_is_cut_on_a_phone(page, path):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(path)
+    widest = page.locator("main *:visible").evaluate_all(
+        "all => Math.max(...all.filter(e => !e.closest('.hidden, pre')).map(e => e.getBoundingClientRect().right))"
+    )
+    assert widest <= 390
+
+
+def test_the_overview_says_so_when_the_broker_no_longer_answers(chromium, broker):
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    tab = context.new_page()
+    tab.goto("/")
+    assert tab.locator("#stale").is_hidden()
+    context.set_offline(True)
+    tab.locator("#stale").wait_for(state="visible", timeout=15_000)
+    context.set_offline(False)
+    tab.locator("#stale").wait_for(state="hidden", timeout=15_000)
+    context.close()
+
+
+def test_a_dead_delivery_is_retried_by_keyboard_alone(chromium, broker, cad, tmp_path):
+    """Last: it mends what the others look at."""
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto("/")
+    tab_to(tab, "needs a person")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/deliveries?*state=DEAD")
+    (dead,) = broker.api("deliveries?state=DEAD")
+    with storescp(tmp_path / "cad", cad, ae_title="CAD"):
+        tab_to(tab, "Retry now")
+        tab.keyboard.press("Enter")
+        tab.wait_for_url(f"**/deliveries/{dead['id']}")
+        wait_until(lambda: broker.api("deliveries?state=DELIVERED&destination=cad"), timeout_s=60)
+        assert len(list((tmp_path / "cad").iterdir())) == 1
+    tab.reload()
+    assert tab.locator("h1 .state.ok", has_text="delivered").is_visible()
+    assert tab.get_by_text("retried by dashboard").is_visible()
+    context.close()
