@@ -1,0 +1,97 @@
+"""`./dev bench [NAME…]`: measures us beside DCMTK and Orthanc in one run and writes docs/performance.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from tests.broker_process import ROOT
+from tests.performance.associations import associations
+from tests.performance.measuring import Measured
+from tests.performance.receiving import receiving
+from tests.performance.worklist import worklist_large, worklist_small
+
+BENCHMARKS: dict[str, Callable[[Path], Iterator[Measured]]] = {
+    "worklist": worklist_small,
+    "associations": associations,
+    "receive": receiving,
+    "worklist-large": worklist_large,
+}
+REPORT = ROOT / "docs" / "performance.md"
+HEADER = ["| work | who | median | spread | we are |", "|---|---|---|---|---|"]
+TEXT = """# Performance
+
+What `./dev bench` measured on {date} on {machine}, load average {load} at the start.
+Everything runs on this one machine, in one run: each round asks everybody in turn, beginning with another one
+each time. The client is our own and the same for all. Absolute figures move with the machine; quote the ratios.
+
+{table}
+
+How it is measured:
+
+- **worklist query**: one open association; scheduled date, station AE title and modality are asked for, 20 entries
+  are answered with the usual keys. The same entries are in our database (SQLite) and in the peers' folders. The peers
+  read every entry for every query; we ask an index.
+- **association**: A-ASSOCIATE with one context, A-RELEASE, TCP connection included. The admission of devices is part
+  of ours.
+- **receive**: CT images of 0.5 MB, every one with its own UID. Ours is durable: 0000 is answered after the file and
+  its row are synced to disk. storescp and Orthanc answer before their files are synced, so they are at an advantage;
+  the disk's own rate is the bound for anybody who syncs one object at a time.
+- DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
+
+Run it yourself: `./dev bench`, or a part of it: `./dev bench {names}`.
+Parts that are not named keep no figures in this file: run all of them to write it.
+"""
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks, or all of them."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    load, began_s, lines = os.getloadavg()[0], time.monotonic(), list(HEADER)
+    print("\n".join(HEADER), flush=True)
+    for name in names or BENCHMARKS:
+        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+            for measured in BENCHMARKS[name](Path(folder)):
+                rows = measured.lines()
+                print("\n".join(rows), flush=True)
+                lines += rows
+    print(f"took {time.monotonic() - began_s:.0f} s")
+    if not names:
+        REPORT.write_text(
+            TEXT.format(
+                date=datetime.now(tz=UTC).date().isoformat(),
+                machine=_machine(),
+                load=f"{load:.1f}",
+                table="\n".join(lines),
+                names=" ".join(BENCHMARKS),
+            )
+        )
+        print(f"written: {REPORT.relative_to(ROOT)}")
+    return 0
+
+
+def _machine() -> str:
+    """Say what this machine is, as far as it matters."""
+    models = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    model = models[0].partition(":")[2].strip() if models else platform.machine()
+    version = subprocess.run(["storescp", "--version"], capture_output=True, text=True, check=False).stdout
+    dcmtk = next((word for word in version.split() if word.startswith("v3")), "DCMTK")
+    return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}, DCMTK {dcmtk}"
+
+
+sys.exit(main(sys.argv[1:])) if __name__ == "__main__" else None
