@@ -18,9 +18,11 @@ from broker.web.app import create_app
 from broker.web.pages import ROWS
 from broker.web.ports import Dashboard, HealthPart
 from broker.web.security import COOKIE, FIELD, HEADER
+from broker.web.timeline import tell
 from broker.workflow import operations
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
 from broker.workflow.ports import DestinationHealth, DestinationState, InstanceState, MessageOutcome
+from broker.workflow.reports_port import TimelineEntry
 from tests.builders import NOW, a_delivery, a_message, a_patient, a_stored_entry, an_instance
 
 STUDY = "1.2.826.0.1.1"
@@ -653,3 +655,48 @@ def test_every_operation_has_a_name_of_its_own_in_openapi(client):
     assert len(names) == len(set(names))
     assert json.dumps(paths)
     assert "/deliveries" not in paths, "pages are no API"
+
+
+def test_a_message_says_first_who_sent_what_and_what_was_answered(client, store):
+    raw, answer = b"MSH|^~\\&|RIS|H|||1||ORM^O01|M77|P\rPID|1", b"MSH|^~\\&|B\rMSA|AE|M77\rERR|"
+    store(lambda uow: [uow.messages.add(a_message(1, raw=raw, answer=answer)), None])
+    text = client.get("/messages/1").text
+    assert "<h1>Message <bdi>M77</bdi></h1>" in text
+    assert "ORM O01" in text
+    assert '<span class="state failing">AE</span> refused' in text
+
+
+@pytest.mark.parametrize("raw", [b"", b"\r", b"MSH", b"\xff\xfe", b"MSH|\rMSA|", b"GET / HTTP/1.1\r\n"])
+def test_bytes_that_are_no_message_are_shown_as_they_came(client, store, raw):
+    store(lambda uow: uow.messages.add(a_message(1, raw=raw, answer=raw)))
+    assert client.get("/messages/1").status_code == 200
+
+
+def test_a_study_with_a_conflict_says_so_first(board, hospital):
+    doubtful = replace(board, explain=lambda study: [replace(WHY[0], conflicts=("identity",))])
+    text = TestClient(create_app(doubtful)).get(f"/studies/{STUDY}").text
+    assert "Not all images fit the order" in text
+    assert text.index("Not all images fit the order") < text.index("Deliveries</h2>")
+
+
+@pytest.mark.parametrize("name", EventName)
+def test_every_event_is_told_as_a_sentence_whatever_details_it_has(name):
+    bare = TimelineEntry(NOW, name.value, "CT1", "delivery", 7)
+    strange = replace(
+        bare,
+        details={"destination": None, "instances": "x", "due_at": "soon", "attempt": [1, True], "x": {}},
+    )
+    for entry in (bare, strange):
+        (line,) = tell([entry], clock=str)
+        assert re.match(r"(→ |[A-Z0-9])", line.sentence)
+        assert "None" not in line.sentence
+        assert line.link == "/deliveries/7"
+
+
+def test_long_silence_between_two_lines_is_drawn():
+    entries = [
+        TimelineEntry(NOW + timedelta(minutes=minute), "order changed", "RIS", "order", 1)
+        for minute in (0, 9, 50)
+    ]
+    silences = [line.silence for line in tell(entries, clock=str)]
+    assert silences == [None, None, timedelta(minutes=41)]

@@ -34,8 +34,10 @@ def message(request: Request, board: TheDashboard, pages: ThePages, message_id: 
         request,
         "message.html",
         message_id=message_id,
+        header=_header(_readable(raw)),
         raw=_readable(raw),
         answer=_readable(answer) if answer else None,
+        code=_field(_readable(answer), "MSA", 1) if answer else "",
     )
 
 
@@ -46,3 +48,22 @@ def _readable(data: bytes) -> str:
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+
+
+def _header(text: str) -> dict[str, str]:
+    """Answer what a person asks first: MSH-3, MSH-9 and MSH-10; empty where the message has none."""
+    # MSH-1 is the separator itself: MSH-n stands one place further left than in other segments (HL7 v2.5.1 2.5.4).
+    return {
+        "sender": _field(text, "MSH", 2),
+        "type": _field(text, "MSH", 8).replace("^", " "),
+        "control": _field(text, "MSH", 9),
+    }
+
+
+def _field(text: str, segment: str, place: int) -> str:
+    separator = text[3:4]
+    for line in text.split("\n", 50)[:50]:
+        if separator and line.startswith(segment):
+            fields = line.split(separator, place + 1)
+            return fields[place] if place < len(fields) else ""
+    return ""
