@@ -96,6 +96,10 @@ class Broker:
             close()
         self.engine.dispose()
 
+    def path(self, named: Path) -> Path:
+        """Answer where a path of the site file lies: a relative one is relative to the data directory."""
+        return self.data_dir / named
+
     # ---- destinations (workflow.sending.Wired) ----
 
     def destination_names(self) -> Iterable[str]:

@@ -68,7 +68,7 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         offers=Offers(offers, otherwise=fallback),
         policy=admission(broker, listen.host),
         limits=server_limits(broker),
-        tls=_dicom_tls(listen.tls),
+        tls=_dicom_tls(broker, listen.tls),
         reuse_port=listen.processes > 1,
     )
 
@@ -189,10 +189,11 @@ def server_limits(broker: Broker) -> ServerLimits:
     )
 
 
-def _dicom_tls(tls: Tls | None) -> ServerTls | None:
+def _dicom_tls(broker: Broker, tls: Tls | None) -> ServerTls | None:
     if tls is None:
         return None
-    files = TlsFiles(certificate=tls.certificate, key=tls.key, trusted=tls.client_ca)
+    trusted = broker.path(tls.client_ca) if tls.client_ca is not None else None
+    files = TlsFiles(certificate=broker.path(tls.certificate), key=broker.path(tls.key), trusted=trusted)
     return ServerTls(files, require_client_certificate=tls.client_ca is not None)
 
 

@@ -93,7 +93,7 @@ def hl7_listener(broker: Broker) -> Hl7Listener:
         broker.clock,
         host=listen.host,
         port=listen.port,
-        tls=_hl7_tls(listen.tls),
+        tls=_hl7_tls(broker, listen.tls),
         allow=[ipaddress.ip_network(network, strict=False) for network in listen.allow],
         limits=ListenerLimits(
             max_connections=limits.max_connections,
@@ -120,13 +120,13 @@ def order_policy(broker: Broker) -> OrderPolicy:
     return OrderPolicy(uid_namespace=uid_namespace(broker.engine, now=broker.clock.now()), stations=stations)
 
 
-def _hl7_tls(tls: Tls | None) -> ssl.SSLContext | None:
+def _hl7_tls(broker: Broker, tls: Tls | None) -> ssl.SSLContext | None:
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.certificate, tls.key)
+    context.load_cert_chain(broker.path(tls.certificate), broker.path(tls.key))
     if tls.client_ca is not None:
-        context.load_verify_locations(tls.client_ca)
+        context.load_verify_locations(broker.path(tls.client_ca))
         context.verify_mode = ssl.CERT_REQUIRED
     return context

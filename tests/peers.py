@@ -95,8 +95,8 @@ def findscu(port, *keys, calling="CT1", called="BROKER"):
 def node(script, *args, timeout_s=60):
     """Run a node program that uses the npm peers; answer the JSON it prints."""
     modules = os.environ.get(NODE_MODULES)
-    if not modules or not (Path(modules) / "dcmjs-dimse").is_dir():
-        missing(f"dcmjs-dimse ({NODE_MODULES})")
+    if not modules or not all((Path(modules) / name).is_dir() for name in ("dcmjs-dimse", "node-hl7-client")):
+        missing(f"dcmjs-dimse and node-hl7-client ({NODE_MODULES})")
     done = subprocess.run(
         [program("node"), str(script), *map(str, args)],
         capture_output=True,

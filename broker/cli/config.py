@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG
+from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption
 
 app = typer.Typer(name="config", help="The site file.", no_args_is_help=True)
 
@@ -17,7 +17,8 @@ app = typer.Typer(name="config", help="The site file.", no_args_is_help=True)
 def check(
     file: Annotated[Path | None, typer.Argument(help="The site file; default $BROKER_CONFIG.")] = None,
     *,
-    config: Annotated[Path, typer.Option("--config", "-c", envvar="BROKER_CONFIG")] = CONFIG,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Print every problem as file:line:col: key: problem and exit 1; say so when there is none."""
     from zoneinfo import ZoneInfo

@@ -9,7 +9,7 @@ from pydicom import dcmread
 
 from tests.broker_process import free_port
 from tests.journeys.hl7_orders import orm
-from tests.peers import findscu, missing, run, running
+from tests.peers import findscu, missing, node, run, running
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
 KEYS = [
@@ -60,6 +60,13 @@ def test_the_same_message_again_changes_nothing_and_is_answered_the_same(broker)
     message = orm(accession="A102", patient_id="P102")
     assert [send(broker, message), send(broker, message)] == ["AA", "AA"]
     assert len(findscu(broker.dicom, *KEYS, "0008,0050=A102")) == 1
+
+
+def test_an_npm_client_places_an_order_on_one_kept_connection(broker, tmp_path):
+    file = tmp_path / "order.hl7"
+    file.write_text(orm(accession="A108", patient_id="P108"), newline="")
+    assert node(Path(__file__).with_name("order.js"), broker.hl7, file) == ["AA", "AA"]
+    assert len(findscu(broker.dicom, *KEYS, "0008,0050=A108")) == 1
 
 
 def test_a_scanner_of_another_modality_does_not_see_it(broker):
