@@ -70,6 +70,12 @@ def orders(
     )
 
 
+@router.get("/api/orders/{order_id}")
+def order(board: TheDashboard, order_id: Id) -> dict[str, Any]:
+    """Answer one order."""
+    return asdict(board.reports.order(order_id))
+
+
 @router.get("/api/orders/{order_id}/timeline")
 def order_timeline(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
     """Answer what happened to one order."""
@@ -110,6 +116,12 @@ def deliveries(
             state=state or None, destination=destination or None, study_instance_uid=study or None, page=page
         )
     )
+
+
+@router.get("/api/deliveries/{delivery_id}")
+def delivery(board: TheDashboard, delivery_id: Id) -> dict[str, Any]:
+    """Answer one delivery."""
+    return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/retry")

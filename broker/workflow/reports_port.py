@@ -202,6 +202,10 @@ class Reports(Protocol):
         """List orders, newest change first."""
         ...
 
+    def order(self, order_id: int) -> OrderLine:
+        """Answer one. Raises NotFound."""
+        ...
+
     def messages(
         self,
         *,

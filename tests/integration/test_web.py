@@ -700,3 +700,19 @@ def test_long_silence_between_two_lines_is_drawn():
     ]
     silences = [line.silence for line in tell(entries, clock=str)]
     assert silences == [None, None, timedelta(minutes=41)]
+
+
+def test_an_order_says_whose_it_is_and_what_it_lacks(client, hospital):
+    text = client.get(f"/orders/{hospital['order']}").text
+    assert "HAYDN1, JOSEPH" in text
+    assert f'href="/studies/{STUDY}"' in text
+    assert "No scanner sees it yet" not in text
+    assert "Modality missing" in client.get("/orders/2").text
+
+
+def test_one_order_and_one_delivery_are_json_too(client, hospital):
+    assert client.get(f"/api/orders/{hospital['order']}").json()["accession_number"] == "A1"
+    assert client.get(f"/api/deliveries/{hospital['dead']}").json()["state"] == "DEAD"
+    for path in ("orders", "deliveries"):
+        answer = client.get(f"/api/{path}/999")
+        assert (answer.status_code, answer.json()["status"]) == (404, 404)

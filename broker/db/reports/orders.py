@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import literal_column, select, union
+from sqlalchemy import Connection, Select, literal_column, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP
 from broker.domain.steps import OFFERED_BY_DEFAULT
+from broker.errors import NotFound
 from broker.workflow.reports_port import OrderLine, Page
 
 _COLUMNS = select(
@@ -62,19 +63,29 @@ class OrderReports(Reader):
                 )
             )
         with self._reading() as connection:
-            rows = mappings(connection, paged(statement, page))
-            ids = [row["id"] for row in rows]
-            procedures: dict[int, list[Any]] = defaultdict(list)
-            for row in mappings(
-                connection, select(PROCEDURE).where(PROCEDURE.c.order.in_(ids)).order_by(PROCEDURE.c.id)
-            ):
-                procedures[row["order"]].append(row)
-            missing: dict[int, set[str]] = defaultdict(set)
-            for row in mappings(
-                connection, select(STEP.c.order, STEP.c.missing).where(STEP.c.order.in_(ids))
-            ):
-                missing[row["order"]].update(row["missing"])
-        return [_line(row, procedures[row["id"]], missing[row["id"]]) for row in rows]
+            return _lines(connection, paged(statement, page))
+
+    def order(self, order_id: int) -> OrderLine:
+        """Answer one. Raises NotFound."""
+        with self._reading() as connection:
+            found = _lines(connection, _COLUMNS.where(ORDER.c.id == order_id))
+        if not found:
+            raise NotFound("There is no such order.")
+        return found[0]
+
+
+def _lines(connection: Connection, statement: Select[Any]) -> list[OrderLine]:
+    rows = mappings(connection, statement)
+    ids = [row["id"] for row in rows]
+    procedures: dict[int, list[Any]] = defaultdict(list)
+    for row in mappings(
+        connection, select(PROCEDURE).where(PROCEDURE.c.order.in_(ids)).order_by(PROCEDURE.c.id)
+    ):
+        procedures[row["order"]].append(row)
+    missing: dict[int, set[str]] = defaultdict(set)
+    for row in mappings(connection, select(STEP.c.order, STEP.c.missing).where(STEP.c.order.in_(ids))):
+        missing[row["order"]].update(row["missing"])
+    return [_line(row, procedures[row["id"]], missing[row["id"]]) for row in rows]
 
 
 def _line(row: Any, procedures: Sequence[Any], missing: set[str]) -> OrderLine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from broker.errors import NotFound
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
 
 router = APIRouter()
@@ -37,7 +36,9 @@ def orders(
 @router.get("/orders/{order_id}")
 def order(request: Request, board: TheDashboard, pages: ThePages, order_id: Id) -> Response:
     """Show what happened to one order, oldest first."""
-    entries = board.reports.order_timeline(order_id)
-    if not entries:
-        raise NotFound("There is no such order.")
-    return pages.render(request, "order.html", order_id=order_id, entries=entries)
+    return pages.render(
+        request,
+        "order.html",
+        line=board.reports.order(order_id),
+        entries=board.reports.order_timeline(order_id),
+    )
