@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 import time
 from collections.abc import Callable, Sequence
 
 from broker.bootstrap import Broker
 from broker.db.worklist_query import SqlWorklistReader
-from broker.dicom.admission import AdmittedDevice, DevicePolicy, Network, UnknownDevices
+from broker.dicom.admission import AdmittedDevice, DevicePolicy, UnknownDevices
+from broker.dicom.association_log import AssociationLog
 from broker.dicom.network.client import Proposal, Timeouts, open_association
 from broker.dicom.network.limits import ServerLimits
 from broker.dicom.network.negotiation import Offers
@@ -70,6 +70,7 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         limits=server_limits(broker),
         tls=_dicom_tls(broker, listen.tls),
         reuse_port=listen.processes > 1,
+        observer=AssociationLog(),
     )
 
     def close_all() -> None:
@@ -148,8 +149,9 @@ def performed_step_service(broker: Broker) -> PerformedStepService:
 def admission(broker: Broker, host: str) -> DevicePolicy:
     """Answer who may open associations; the broker may ask itself, to prove that it serves."""
     site = broker.loaded.site
-    devices = [AdmittedDevice(device.ae_title, _networks(device.host)) for device in site.devices]
-    own = [*_networks("127.0.0.0/8"), *_networks("::1"), *(_networks(host) if _is_address(host) else ())]
+    devices = [_admitted(device) for device in site.devices]
+    loopback = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1"))
+    own = [*loopback, *([ipaddress.ip_network(host)] if _is_address(host) else ())]
     if site.site.ae_title not in {device.ae_title for device in devices}:
         devices.append(AdmittedDevice(site.site.ae_title, tuple(own)))
     return DevicePolicy(
@@ -164,15 +166,14 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _networks(host: str | None) -> tuple[Network, ...]:
-    """Read an address or network; a name is looked up once, at start."""
-    if not host:
-        return ()
+def _admitted(device: Device) -> AdmittedDevice:
+    """Read where a device calls from: an address, a network, a name, or anywhere."""
+    if not device.host:
+        return AdmittedDevice(device.ae_title)
     try:
-        return (ipaddress.ip_network(host, strict=False),)
+        return AdmittedDevice(device.ae_title, (ipaddress.ip_network(device.host, strict=False),))
     except ValueError:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-        return tuple(ipaddress.ip_network(address) for address in sorted(found))
+        return AdmittedDevice(device.ae_title, host_name=device.host)
 
 
 def server_limits(broker: Broker) -> ServerLimits:

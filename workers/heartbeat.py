@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from contextlib import suppress
 
 import structlog
 
 from broker.bootstrap import Broker
 from broker.db.heartbeats import beat, retire
+from broker.errors import BrokerError
 from workers.desk import Desk
 
 BEAT_S = 5.0
@@ -58,4 +60,5 @@ class Heartbeat:
                 log.warning("no heartbeat", error=type(error).__name__)
             if self._stop.wait(BEAT_S):
                 break
-        retire(broker.engine, role=self._role, host=host, pid=pid)
+        with suppress(BrokerError):  # a line that stays is stale in seconds
+            retire(broker.engine, role=self._role, host=host, pid=pid)

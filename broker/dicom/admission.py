@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+
+import structlog
 
 from broker.dicom.network.pdu import (
     CALLED_AE_TITLE_NOT_RECOGNIZED,
@@ -14,6 +19,10 @@ from broker.dicom.network.pdu import (
 )
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LOOK_UP_AGAIN_AFTER_S = 30.0
+
+log = structlog.get_logger(__name__)
 
 
 class UnknownDevices(Enum):
@@ -26,10 +35,53 @@ class UnknownDevices(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedDevice:
-    """A listed device; without networks it may call from anywhere."""
+    """A listed device; without networks and a host name it may call from anywhere."""
 
     ae_title: str
     networks: tuple[Network, ...] = ()
+    host_name: str | None = None
+    """Looked up when the device calls: a name service that is away keeps out that device, and no other."""
+
+
+def addresses_of(name: str) -> tuple[Network, ...]:
+    """Ask the name service. Raises OSError."""
+    found = {str(info[4][0]) for info in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    return tuple(ipaddress.ip_network(address) for address in sorted(found))
+
+
+class HostNames:
+    """Addresses of host names: asked for again when a caller does not fit, and not more often than bearable."""
+
+    def __init__(
+        self,
+        look_up: Callable[[str], tuple[Network, ...]] = addresses_of,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Know nothing yet."""
+        self._look_up = look_up
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[Network, ...]] = {}
+        self._asked_at: dict[str, float] = {}
+
+    def known(self) -> Iterable[Network]:
+        """Answer every address found so far, without asking."""
+        return [network for networks in list(self._known.values()) for network in networks]
+
+    def is_at(self, name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Tell whether a host of this name has the address."""
+        if any(address in network for network in self._known.get(name, ())):
+            return True
+        with self._lock:
+            now = self._monotonic()
+            if now - self._asked_at.get(name, -LOOK_UP_AGAIN_AFTER_S) < LOOK_UP_AGAIN_AFTER_S:
+                return False
+            self._asked_at[name] = now
+        try:
+            self._known[name] = self._look_up(name)
+        except OSError as error:  # the last answer stays: an old address is better than none
+            log.warning("host name not found", host=name, error=type(error).__name__)
+        return any(address in network for network in self._known.get(name, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +91,7 @@ class DevicePolicy:
     ae_title: str
     devices: Iterable[AdmittedDevice]
     unknown: UnknownDevices
+    names: HostNames = field(default_factory=HostNames)
     _by_title: dict[str, AdmittedDevice] = field(init=False, default_factory=dict)
     _networks: list[Network] = field(init=False, default_factory=list)
 
@@ -60,7 +113,7 @@ class DevicePolicy:
             return CALLED_AE_TITLE_NOT_RECOGNIZED
         ip = ipaddress.ip_address(address)
         device = self._by_title.get(calling_ae_title)
-        if device is not None and (not device.networks or any(ip in network for network in device.networks)):
+        if device is not None and self._is_where_it_should_be(device, ip):
             return None
         if self.unknown is UnknownDevices.ALWAYS or (
             self.unknown is UnknownDevices.LOOPBACK and ip.is_loopback
@@ -71,4 +124,11 @@ class DevicePolicy:
     def listed(self, address: str) -> bool:
         """Tell whether a listed device lives at this address."""
         ip = ipaddress.ip_address(address)
-        return any(ip in network for network in self._networks)
+        return any(ip in network for network in (*self._networks, *self.names.known()))
+
+    def _is_where_it_should_be(
+        self, device: AdmittedDevice, ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    ) -> bool:
+        if device.host_name is not None:
+            return self.names.is_at(device.host_name, ip)
+        return not device.networks or any(ip in network for network in device.networks)
