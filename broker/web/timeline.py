@@ -137,7 +137,7 @@ def _sentence(name: EventName | None, entry: TimelineEntry, clock: Say) -> str:
         case _N.ORDER_INCOMPLETE:
             return f"Not offered to any scanner: {_text(d, 'missing')} missing"
         case _N.STEP_SCHEDULED:
-            return "Put on the worklist"
+            return "Step scheduled"
         case _N.STEP_STATUS_CHANGED:
             return f"Step is now {_state(d, 'after')}, was {_state(d, 'before')}"
         case _N.WORKLIST_QUERIED:

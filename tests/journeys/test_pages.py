@@ -18,6 +18,28 @@ ACCESSION, STUDY = "PAGE0001", "1.2.826.0.1.3680043.10.777.1"
 NAME = "<b>ZZTEST</b>^\u202eANNA"
 
 
+FAINT_TEXTS = """() => {
+  const part = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => 0.2126 * part(c[0]) + 0.7152 * part(c[1]) + 0.0722 * part(c[2]);
+  const colour = text => text.match(/[\\d.]+/g).map(Number);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const found = colour(getComputedStyle(e).backgroundColor);
+      if (found.length < 4 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  const contrast = e => {
+    const [a, b] = [light(colour(getComputedStyle(e).color)), light(ground(e))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  return [...document.querySelectorAll("body *")]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+    .filter(e => contrast(e) < 4.5)
+    .map(e => `${e.tagName} ${e.className} ${contrast(e).toFixed(2)}`);
+}"""
+
+
 @pytest.fixture(scope="module")
 def cad():
     return free_port()
@@ -155,6 +177,38 @@ def test_nothing_is_cut_on_a_phone(page, path):
         "all => Math.max(...all.filter(e => !e.closest('.hidden, pre')).map(e => e.getBoundingClientRect().right))"
     )
     assert widest <= 390
+
+
+def test_keys_find_and_walk_the_rows(chromium, broker):
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    tab = context.new_page()
+    tab.goto("/")
+    tab.keyboard.press("g")
+    tab.keyboard.press("d")
+    tab.wait_for_url("**/deliveries")
+    tab.keyboard.press("j")
+    tab.keyboard.press("j")
+    tab.keyboard.press("k")
+    assert tab.locator("tr.here").count() == 1
+    assert tab.locator("tbody tr").first.get_attribute("class") == "here"
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(re.compile(r"/deliveries/\d+$"))
+    tab.keyboard.press("/")
+    tab.keyboard.type(ACCESSION)
+    tab.keyboard.press("Enter")
+    tab.wait_for_url(f"**/find?q={ACCESSION}")
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
+    """WCAG 2.2 1.4.3: 4.5 to 1, for old screens and tired eyes."""
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", color_scheme=scheme)
+    tab = context.new_page()
+    for path in ("/", "/worklist", "/orders/1", "/messages", "/deliveries/1", f"/studies/{STUDY}"):
+        tab.goto(path)
+        assert tab.evaluate(FAINT_TEXTS) == [], path
+    context.close()
 
 
 def test_the_overview_says_so_when_the_broker_no_longer_answers(chromium, broker):
