@@ -58,7 +58,8 @@ class AssociationLog:
             if len(self._told) >= _MAX_REMEMBERED:
                 self._told.clear()
             self._told[key] = (now, 0)
-        log.warning(
+        tell = log.info if knock.rejection is None else log.warning  # monitors connect and go away again
+        tell(
             "association refused",
             peer=knock.address,
             calling_ae_title=knock.calling_ae_title,

@@ -16,6 +16,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pynetdicom.presentation import AllStoragePresentationContexts
+from structlog.testing import capture_logs
 
 from broker.db.engine import open_engine
 from broker.db.unit_of_work import SqlUnitsOfWork
@@ -235,6 +236,14 @@ def test_what_is_no_object_of_ours_is_refused_and_leaves_nothing(
         assert store(association, a_data_set("1.2.9"), "1.2.9") == 0x0000, "the association goes on"
     assert [row.sop_instance_uid for row in site.rows()] == ["1.2.9"]
     assert len(site.kept()) == 1
+
+
+def test_the_reason_of_a_refusal_is_in_the_log_without_the_patient(site: Site) -> None:
+    with capture_logs() as lines, an_association(site.port) as association:
+        store(association, a_data_set("1.2.8"), "1.2.9")
+    (line,) = lines
+    assert (line["event"], line["status"], line["calling_ae_title"]) == ("object refused", "A900", "CT1")
+    assert line["reason"] == "SOPInstanceUID differs from the command's"
 
 
 @pytest.mark.parametrize("uid", ["../../x", "/etc/cron.d/x", "1.2\n3", "<script>", "1..2", ".1", "1" * 65])

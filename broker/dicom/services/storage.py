@@ -128,6 +128,16 @@ class _ObjectReceiver:
             self._service.store(self._request, self._file, self._scanner.finish())
         except ServiceError as error:
             self._file.discard()
+            if error.response.status != OUT_OF_RESOURCES:  # that one is told where it is found
+                peer = self._request.peer
+                log.warning(
+                    "object refused",
+                    association=peer.association_id,
+                    peer=peer.address,
+                    calling_ae_title=peer.calling_ae_title,
+                    status=f"{error.response.status:04X}",
+                    reason=error.response.error_comment,
+                )
             return (error.response,)
         except BrokerError as error:
             self._file.discard()
