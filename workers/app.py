@@ -7,9 +7,11 @@ cost nothing where sixteen processes cost 600 MiB. More workers are more process
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import structlog
 from celery import Celery
 from celery.signals import (
     setup_logging,
@@ -30,6 +32,10 @@ from workers.tasks import register
 THREADS = 16
 """Well above the cap of any one destination (2): hung destinations leave places for the others."""
 ROLE = "worker"
+LATEST_END_S = 18.0
+"""A peer may be silent for minutes; an end in order may not take so long. The rows say what was confirmed."""
+
+log = structlog.get_logger()
 
 _apps: dict[str, Celery] = {}
 
@@ -81,10 +87,23 @@ def connect_signals(
         desk.open()  # fail now, not with the first delivery
         on_open()
 
+    def leave() -> None:
+        log.warning("work left to the end of its lease", after_s=LATEST_END_S)
+        on_close()
+        os._exit(0)
+
+    timers: list[threading.Timer] = []
+
     def stop_desk(**_: object) -> None:
         desk.stop()
+        timer = threading.Timer(LATEST_END_S, leave)
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
 
     def close_desk(**_: object) -> None:
+        for timer in timers:
+            timer.cancel()
         on_close()
         desk.close()
 

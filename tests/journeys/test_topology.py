@@ -34,13 +34,19 @@ IDLE_MIB = 400
 _numbers = count(1)
 
 
-def site_of(**listen):
+def site_of(hung_port=9, **listen):
     return {
         "site": {"ae_title": "BROKER"},
         "listen": listen,
         "devices": [{"ae_title": "CT1", "modality": "CT"}],
-        "destinations": {"copies": {"kind": "folder", "path": "copies"}},
-        "routes": [{"name": "all", "when": {"Modality": "CT"}, "send": ["copies"]}],
+        "destinations": {
+            "copies": {"kind": "folder", "path": "copies"},
+            "hung": {"kind": "dicom", "host": "127.0.0.1", "port": hung_port, "called_ae_title": "HUNG"},
+        },
+        "routes": [
+            {"name": "all", "when": {"Modality": "CT"}, "send": ["copies"]},
+            {"name": "into-silence", "when": {"Modality": "MR"}, "send": ["hung"], "unit": "instance"},
+        ],
     }
 
 
@@ -191,9 +197,10 @@ def connections_to_both(topology):
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("e")
-    running = RunningBroker(folder, site_of())
-    yield running.start()
-    running.stop()
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        running = RunningBroker(folder, site_of(hung.getsockname()[1]))
+        yield running.start()
+        running.stop()
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -275,8 +282,14 @@ def test_an_orphaned_valkey_is_replaced(tmp_path_factory, state):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_peers_that_hang_on_do_not_hold_up_the_end(embedded):
+def test_peers_that_hang_on_do_not_hold_up_the_end(embedded, tmp_path):
     """Last in this file: it ends the broker of the module."""
+    path, _ = an_image(tmp_path, Modality="MR")
+    run("storescu", "-aet", "CT1", "-aec", "BROKER", "127.0.0.1", embedded.dicom, path)
+    wait_until(
+        lambda: [row for row in embedded.api("deliveries?destination=hung") if row["state"] == "IN_PROGRESS"],
+        what="a delivery to a peer that is silent",
+    )
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(idle_association(embedded.dicom))
