@@ -118,10 +118,11 @@ def data_set_bytes(path):
 
 
 class MllpSink:
-    """A RIS that takes status messages: keeps each and answers AA."""
+    """A RIS that takes status messages: keeps each and answers AA, or what it is told."""
 
-    def __init__(self, port=0, code="AA"):
+    def __init__(self, port=0, code="AA", text=""):
         self.code = code
+        self.text = f"|{text}" if text else ""
         self.messages = []
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
@@ -146,7 +147,7 @@ class MllpSink:
                     message = frame.lstrip(b"\x0b").decode("latin-1")
                     self.messages.append(message)
                     header = message.split("\r")[0].split("|")
-                    answer = f"MSH|^~\\&|{header[4]}|{header[5]}|{header[2]}|{header[3]}|20261121||ACK|A{len(self.messages)}|P|2.5.1\rMSA|{self.code}|{header[9]}\r"
+                    answer = f"MSH|^~\\&|{header[4]}|{header[5]}|{header[2]}|{header[3]}|20261121||ACK|A{len(self.messages)}|P|2.5.1\rMSA|{self.code}|{header[9]}{self.text}\r"
                     connection.sendall(b"\x0b" + answer.encode() + b"\x1c\r")
 
     def close(self):

@@ -6,6 +6,7 @@ A batch is one transaction with a savepoint per message, and nothing is acknowle
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,8 @@ _CONTROL_ID_CHARACTERS: Final = 199
 """HL7 v2.9 MSH-10; the content tells apart what a longer one would."""
 _HEADER_LIMITS: Final = Limits(max_repetitions=_HEADER_BYTES)
 _KEPT_OF_JUNK_BYTES: Final = 64 * 1024
+_TYPE: Final = re.compile(r"[A-Z]{3}(\^[A-Z]\d\d)?")
+"""What else stands in MSH-9 may be anything, also a name: it is not logged."""
 _ANSWERED: Final = frozenset({MessageOutcome.ACCEPTED, MessageOutcome.IGNORED, MessageOutcome.PARKED})
 
 
@@ -398,7 +401,7 @@ class Intake:
             "message handled",
             message=stored.id,
             message_control_id=_printable(stored.message_control_id),
-            message_type=_printable(stored.message_type),
+            message_type=stored.message_type if _TYPE.fullmatch(stored.message_type) else "unknown",
             outcome=result.outcome.value,
             conditions=conditions,
         )

@@ -56,7 +56,7 @@ def gossip():
 
 @pytest.fixture(scope="module")
 def ris(services):
-    sink = MllpSink(code=f"AE|{CANARY}")
+    sink = MllpSink(code="AE", text=f"{CANARY}^BIRD is unknown")
     yield sink
     sink.close()
 
