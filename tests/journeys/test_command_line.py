@@ -1,15 +1,18 @@
 """The command line beside a running broker: check, back up, restore, print, and every list as JSON."""
 
 import json
+import os
 import subprocess
 
 import hl7.client
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.broker_process import BROKER, RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push, study
 from tests.peers import findscu, storescp
+from tests.postgres import administer
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -22,6 +25,20 @@ def filled(broker, folder):
     push(broker, path, an_image(folder, Modality="MR")[0])
     wait_until(lambda: broker.api("deliveries?destination=archive"))
     return broker, ds
+
+
+@pytest.fixture
+def empty_services(services, request):
+    """The same kind of database and Redis, another and empty database."""
+    if not services:
+        yield {}
+        return
+    postgres = request.getfixturevalue("postgres")
+    name = f"restored_{os.getpid()}"
+    administer(postgres, f"CREATE DATABASE {name}")
+    url = make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    yield {**services, "BROKER_DATABASE_URL": url}
+    administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_every_list_answers_json_with_the_documented_keys(filled):
@@ -51,13 +68,10 @@ def test_every_list_answers_json_with_the_documented_keys(filled):
     assert study(broker, ds.StudyInstanceUID)["instances"] == 1
 
 
-def test_a_backup_taken_beside_a_running_broker_is_a_whole_broker(filled, services, tmp_path):
+def test_a_backup_taken_beside_a_running_broker_is_a_whole_broker(filled, empty_services, tmp_path):
     broker, ds = filled
     broker.cli("backup", tmp_path / "backup")
-    if services:
-        pytest.skip("restoring needs an empty PostgreSQL database: tests/contract/test_backup.py has one")
-
-    other = RunningBroker(tmp_path, json.loads(json.dumps(broker.site)))
+    other = RunningBroker(tmp_path, json.loads(json.dumps(broker.site)), empty_services)
     other.cli("restore", tmp_path / "backup")
     try:
         other.start()
