@@ -71,7 +71,7 @@ class Broker:
         self.zone: tzinfo = ZoneInfo(site.site.timezone)
         self.clock = SystemClock(self.zone)
         self.units_of_work = SqlUnitsOfWork(engine, queue, self.clock)
-        self.reports = SqlReports(engine)
+        self.reports = SqlReports(engine, destinations=site.destinations)
         self.actions = _Actions(self)
         self._registry = DestinationRegistry.from_entry_points()
         self._entries: dict[str, DestinationEntry] = {}

@@ -250,7 +250,7 @@ class Reports(Protocol):
         ...
 
     def destinations(self, *, now: datetime) -> Sequence[DestinationLine]:
-        """Answer every destination that has a state or a delivery."""
+        """Answer every destination that is configured, has a state or has a delivery."""
         ...
 
     def study_timeline(self, study_instance_uid: str) -> Sequence[TimelineEntry]:

@@ -66,6 +66,8 @@ def test_every_list_answers_json_with_the_documented_keys(filled):
         assert rows, noun
         assert wanted <= rows[0].keys(), noun
     assert study(broker, ds.StudyInstanceUID)["instances"] == 1
+    listed = {row["destination"] for row in broker.json("destinations", "list")}
+    assert listed == set(broker.site["destinations"]), "those that nothing went to are shown, too"
 
 
 def test_a_backup_taken_beside_a_running_broker_is_a_whole_broker(filled, empty_services, tmp_path):

@@ -67,10 +67,10 @@ class DeliveryReports(Reader):
         return _line(found[0])
 
     def destinations(self, *, now: datetime) -> Sequence[DestinationLine]:
-        """Answer every destination that has a state or a delivery, by name."""
+        """Answer every destination that is configured, has a state or has a delivery, by name."""
         with self._reading() as connection:
             states = {row["name"]: row for row in mappings(connection, select(DESTINATION))}
-            names = sorted({*states, *_with_deliveries(connection)})
+            names = sorted({*self._destinations, *states, *_with_deliveries(connection)})
             waiting: dict[str, int] = {}
             oldest: dict[str, int] = {}
             for state in OPEN_STATES:

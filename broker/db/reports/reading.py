@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,8 +22,10 @@ MAX_TEXT_CHARACTERS = 200
 class Reader:
     """Reads from one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, destinations: Iterable[str] = ()) -> None:
+        """Read from `engine`; `destinations` are those in the configuration, shown even when nothing went there."""
         self._engine = engine
+        self._destinations = tuple(destinations)
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
