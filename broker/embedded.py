@@ -108,7 +108,7 @@ def refuse_ports_in_use(site: Site) -> None:
                 probe.bind((listener.host, listener.port))
             except OSError as error:
                 raise ConfigurationError(
-                    f"listen.{key}: cannot listen on {listener.host}:{listener.port}: {os.strerror(error.errno or 0)}"
+                    f"listen.{key}: cannot listen on {listener.host}:{listener.port}: {error.strerror}"
                 ) from error
 
 

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from broker.errors import ConfigurationError
+
 MAX_LINE_BYTES = 2048
 _MAX_VALUE_CHARS = 512
 # Names under which patient data might come by mistake; ids of messages and objects are wanted.
@@ -38,8 +40,10 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160
 def configure_logging(*, role: str, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send structlog, the standard library's loggers and warnings through the same pipeline.
 
-    Must run once per process, before anything logs.
+    Must run once per process, before anything logs. Raises ConfigurationError when there is no such level.
     """
+    if level not in logging.getLevelNamesMapping():
+        raise ConfigurationError(f"BROKER_LOG_LEVEL: {level!r} is not a level such as INFO or WARNING")
     target = stream or sys.stderr
     render = structlog.dev.ConsoleRenderer(colors=True) if target.isatty() else _render_json
     pid = os.getpid()

@@ -6,6 +6,7 @@ the file may be overridden there (`BROKER_LISTEN__DICOM__PORT=104`). Read once, 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.values import AETitle
+from broker.errors import ConfigurationError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_LONGEST_S = 3650 * 86400
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -31,7 +34,16 @@ def parse_duration(value: object) -> timedelta:
     parts = _DURATION.findall(text)
     if not parts or "".join(f"{n}{u}" for n, u in parts) != text.replace(" ", ""):
         raise ValueError(f"{text!r} is not a duration such as 30s, 5m or 24h")
-    return timedelta(seconds=sum(float(n) * _UNITS_S[u] for n, u in parts))
+    seconds = sum(float(n) * _UNITS_S[u] for n, u in parts)
+    if seconds > _LONGEST_S:
+        raise ValueError(f"{text!r} is longer than {_LONGEST_S // 86400} days")
+    return timedelta(seconds=seconds)
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be longer than 0s")
+    return value
 
 
 def _ae_title(value: str) -> str:
@@ -54,15 +66,26 @@ def _zone(value: str) -> str:
     return value
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError as error:
+            raise ValueError(f"{network!r} is not an address or a network such as 10.1.0.0/16") from error
+    return value
+
+
 def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_positive)]
 AETitleText = Annotated[str, AfterValidator(_ae_title)]
 CharacterSet = Annotated[str, AfterValidator(_character_set)]
 Port = Annotated[int, Field(ge=0, le=65535, strict=True)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+Networks = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), AfterValidator(_networks)]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -101,7 +124,7 @@ class Hl7Listener(_Model):
     port: Port = 2575
     """Where RIS and HIS connect."""
     tls: Tls | None = None
-    allow: Names = ()
+    allow: Networks = ()
     """Addresses or networks that may connect; empty: all that reach the port."""
     default_character_set: str = "8859/1"
     """When MSH-18 is empty."""
@@ -156,6 +179,20 @@ class Listen(_Model):
     storage: StorageListener | None = None
     web: WebListener = WebListener()
 
+    @model_validator(mode="after")
+    def _ports_are_their_own(self) -> Self:
+        taken: list[tuple[str, str, int]] = []
+        for name in ("hl7", "dicom", "storage", "web"):
+            listener = getattr(self, name)
+            if listener is None or listener.port == 0:
+                continue
+            for other, host, port in taken:
+                is_same_host = host == listener.host or {host, listener.host} & {"0.0.0.0", "::"}
+                if port == listener.port and is_same_host:
+                    raise ValueError(f"{other} and {name} cannot share port {port}")
+            taken.append((name, listener.host, listener.port))
+        return self
+
 
 class Device(_Model):
     """Who may talk to us, and how it likes to be spoken to."""
@@ -177,11 +214,11 @@ class Device(_Model):
 class Retry(_Model):
     """When a failed delivery is tried again."""
 
-    first: Duration = timedelta(seconds=30)
+    first: PositiveDuration = timedelta(seconds=30)
     """Before the second try; doubles."""
-    cap: Duration = timedelta(minutes=30)
+    cap: PositiveDuration = timedelta(minutes=30)
     """The longest wait between tries."""
-    life: Duration | None = None
+    life: PositiveDuration | None = None
     """Absent: by kind (print 4 h, others 24 h); safekeeping destinations never give up."""
 
 
@@ -234,15 +271,15 @@ class DicomLimits(_Model):
     """Of addresses that are not listed; loopback is exempt."""
     max_unassociated: Annotated[int, Field(ge=1)] = 16
     """Connections that have not asked for an association yet."""
-    first_pdu_timeout: Duration = timedelta(seconds=5)
+    first_pdu_timeout: PositiveDuration = timedelta(seconds=5)
     """From connecting to the association request."""
-    pdu_timeout: Duration = timedelta(seconds=30)
+    pdu_timeout: PositiveDuration = timedelta(seconds=30)
     """From the first to the last byte of a PDU."""
-    idle_timeout: Duration = timedelta(minutes=5)
+    idle_timeout: PositiveDuration = timedelta(minutes=5)
     """Of an association without storage."""
-    storage_idle_timeout: Duration = timedelta(minutes=15)
+    storage_idle_timeout: PositiveDuration = timedelta(minutes=15)
     """Of one with storage: scanners pause."""
-    send_timeout: Duration = timedelta(seconds=30)
+    send_timeout: PositiveDuration = timedelta(seconds=30)
     """Of a peer that does not read."""
 
 
@@ -255,7 +292,7 @@ class Hl7Limits(_Model):
     """Of hosts that are not on `listen.hl7.allow`; loopback is exempt."""
     max_message_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
     """Larger ones are answered AR 207."""
-    frame_timeout: Duration = timedelta(seconds=30)
+    frame_timeout: PositiveDuration = timedelta(seconds=30)
     """From the first to the last byte of a message."""
 
 
@@ -335,11 +372,17 @@ RESERVED_VARIABLES = frozenset(
 
 
 def read_environment(environ: Mapping[str, str]) -> Environment:
-    """Read addresses and secrets; `NAME_FILE` names a file that holds the value (container secrets)."""
+    """Read addresses and secrets; `NAME_FILE` names a file that holds the value (container secrets).
+
+    Raises ConfigurationError when such a file cannot be read.
+    """
 
     def value(name: str) -> str | None:
         if file := environ.get(f"{name}_FILE"):
-            return Path(file).read_text(encoding="utf-8").strip()
+            try:
+                return Path(file).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ConfigurationError(f"{name}_FILE: cannot read {file}: {error.strerror}") from error
         return environ.get(name) or None
 
     return Environment(

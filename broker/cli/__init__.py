@@ -62,3 +62,9 @@ def main() -> None:
     except BrokerError as error:
         print(f"broker: {error}", file=sys.stderr)
         sys.exit(1)
+    except OSError as error:
+        # A folder that is missing, full, read-only or not ours; anything else is a bug and shows its traceback.
+        if error.filename is None:
+            raise
+        print(f"broker: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)

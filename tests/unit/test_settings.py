@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 from pydicom.datadict import dictionary_VR
 
+from broker.errors import ConfigurationError
 from broker.settings import parse_duration, read_environment
 from broker.site_file import SiteFileError, load_site
 
@@ -148,3 +149,38 @@ def test_secrets_come_from_files_and_are_never_shown(tmp_path):
     environment = read_environment({"BROKER_DATABASE_URL_FILE": str(secret)})
     assert environment.database_url == "postgresql://broker:hush@db/broker"
     assert "hush" not in repr(environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("completion: { series_quiet: 99999999999999d }", "completion.series_quiet", "is longer than"),
+        ("limits: { dicom: { pdu_timeout: 0s } }", "limits.dicom.pdu_timeout", "longer than 0s"),
+        ("limits: { hl7: { frame_timeout: 0s } }", "limits.hl7.frame_timeout", "longer than 0s"),
+        (
+            "destinations: { a: { kind: folder, path: a, retry: { first: 0s } } }",
+            "retry.first",
+            "longer than 0s",
+        ),
+        (
+            "listen: { hl7: { allow: [10.1.0.0/16, garbage] } }",
+            "listen.hl7.allow",
+            "'garbage' is not an address",
+        ),
+        ("listen: { hl7: { port: 11112 } }", "listen", "hl7 and dicom cannot share port 11112"),
+    ],
+)
+def test_what_would_stop_a_listener_is_found_before_it_starts(tmp_path, text, key, said):
+    path = tmp_path / "broker.yaml"
+    path.write_text(text)
+    with pytest.raises(SiteFileError) as caught:
+        load_site(path, environ={}, options_of=options_of, known_keyword=known_keyword)
+    (problem,) = caught.value.problems
+    assert key in problem.key
+    assert said in problem.text
+    assert problem.line == 1
+
+
+def test_a_secret_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match="BROKER_DATABASE_URL_FILE: cannot read"):
+        read_environment({"BROKER_DATABASE_URL_FILE": str(tmp_path / "nothing")})
