@@ -36,20 +36,21 @@ def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
     return None
 
 
-def as_broker_error_of(error: sqlite3.Error) -> BaseException:
-    """Answer what is to be raised for an error of the SQLite driver."""
-    return _of_sqlite(error) or error
+def as_broker_error_of(error: Exception) -> Exception:
+    """Answer what is to be raised for an error of a driver: the error itself where it is a mistake of ours."""
+    translated = _of(error)
+    if isinstance(error, psycopg.Error):
+        # The original stays reachable as the cause of ours, and a traceback prints it.
+        error.args = (_plain(error),)
+    return translated or error
 
 
 def _translate(context: ExceptionContext) -> BrokerError | None:
     if context.is_pre_ping:
         return None  # the pool throws the dead connection away and opens another
     original = context.original_exception
-    translated = _of(original)
-    if isinstance(original, psycopg.Error):
-        # The original stays reachable as the cause of ours, and a traceback prints it.
-        original.args = (_plain(original),)
-    return translated
+    translated = as_broker_error_of(original) if isinstance(original, Exception) else None
+    return translated if isinstance(translated, BrokerError) else None
 
 
 def _plain(error: psycopg.Error) -> str:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, CursorResult, Engine, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from broker.db.errors import as_broker_error
+from broker.db.errors import as_broker_error, as_broker_error_of
+from broker.db.prepared import Compiled, Prepared, PreparedInsert
 from broker.errors import DatabaseUnavailable
 
 Values = Mapping[str, Any]
@@ -72,18 +73,37 @@ class Transaction:
         with _TRANSLATED:
             return connection.execute(statement, parameters)
 
+    def rows(self, prepared: Prepared, values: Values) -> list[dict[str, Any]]:
+        """Run a prepared statement and answer its rows. Raises the broker's errors only."""
+        compiled = prepared.compiled(self._engine.dialect)
+        return [compiled.row(row) for row in self._run(compiled, values)[0]]
+
+    def row(self, prepared: Prepared, values: Values) -> dict[str, Any] | None:
+        """Run a prepared statement and answer its first row, if there is one."""
+        rows = self.rows(prepared, values)
+        return rows[0] if rows else None
+
+    def change(self, prepared: Prepared, values: Values) -> int:
+        """Run a prepared statement without rows and answer how many it changed."""
+        return self._run(prepared.compiled(self._engine.dialect), values, has_rows=False)[1]
+
     def insert(self, table: Table, values: Values) -> int:
         """Insert a row and answer its id. Raises DuplicateKey."""
-        result = self.execute(table.insert(), values)
-        key = result.inserted_primary_key
-        assert key is not None
-        return int(key[0])
+        return int(self._insert(_inserting(table), values)[0][0])
 
     def insert_unless_there(self, table: Table, values: Values) -> int | None:
         """Insert a row and answer its id; None when a unique key exists already, and nothing has failed."""
-        statement = self.insert_ignoring(table).returning(table.c.id)
-        found = self.execute(statement, values).scalar_one_or_none()
-        return None if found is None else int(found)
+        found = self._insert(_inserting(table, ignoring=True), values)
+        return int(found[0][0]) if found else None
+
+    def insert_many(self, table: Table, rows: Sequence[Values], *, ignoring: bool = False) -> None:
+        """Insert rows of the same columns; `ignoring` leaves those out whose unique key exists."""
+        if len(rows) == 1:
+            self._insert(_inserting(table, ignoring=ignoring), rows[0])
+        elif rows:
+            prepared = _inserting(table, ignoring=ignoring, returning=False)
+            compiled = prepared.compiled(self._engine.dialect, tuple(rows[0]))
+            self._run_driver(compiled.text, [compiled.bind(row) for row in rows], many=True)
 
     def insert_ignoring(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """Start an INSERT that leaves rows out whose unique key exists."""
@@ -123,6 +143,41 @@ class Transaction:
         with _TRANSLATED, connection.begin_nested():
             yield
 
+    def _insert(self, prepared: PreparedInsert, values: Values) -> Sequence[Sequence[Any]]:
+        return self._run(prepared.compiled(self._engine.dialect, tuple(values)), values)[0]
+
+    def _run(
+        self, compiled: Compiled, values: Values, *, has_rows: bool = True
+    ) -> tuple[Sequence[Sequence[Any]], int]:
+        return self._run_driver(compiled.text, compiled.bind(values), has_rows=has_rows)
+
+    def _run_driver(
+        self, statement: str, values: Any, *, has_rows: bool = False, many: bool = False
+    ) -> tuple[Sequence[Sequence[Any]], int]:
+        """Answer the rows and how many were changed."""
+        connection = self.connection
+        if connection.dispatch.before_cursor_execute:
+            # Somebody listens to every statement: it goes where they hear it.
+            with _TRANSLATED:
+                result = connection.exec_driver_sql(statement, values)
+                return (result.fetchall() if has_rows else [], result.rowcount)
+        with _TRANSLATED:
+            driver: Any = connection.connection.driver_connection
+        try:
+            if many:
+                driver.cursor().executemany(statement, values)
+                return [], 0
+            cursor = driver.execute(statement, values)
+            return (cursor.fetchall() if has_rows else [], cursor.rowcount)
+        except Exception as error:
+            told: Any = error  # SQLAlchemy names a protocol that no driver's errors declare
+            if connection.dialect.is_disconnect(told, driver, None):
+                connection.invalidate(error)
+            translated = as_broker_error_of(error)
+            if translated is error:
+                raise
+            raise translated from error
+
     def _connect(self) -> None:
         if self._turn is not None:
             self._turn.take()
@@ -144,6 +199,17 @@ class Transaction:
             if self._turn is not None and self._has_turn:
                 self._has_turn = False
                 self._turn.give()
+
+
+_INSERTS: dict[tuple[str, bool, bool], PreparedInsert] = {}
+
+
+def _inserting(table: Table, *, ignoring: bool = False, returning: bool = True) -> PreparedInsert:
+    key = (table.name, ignoring, returning)
+    found = _INSERTS.get(key)
+    if found is None:
+        found = _INSERTS[key] = PreparedInsert(table, ignoring=ignoring, returning=returning)
+    return found
 
 
 class _Translated:

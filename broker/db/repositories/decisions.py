@@ -27,8 +27,7 @@ class SqlDecisions:
 
     def add_many(self, decisions: Sequence[StoredDecision]) -> None:
         """Store decisions in one statement."""
-        if decisions:
-            self._transaction.execute(DECISION.insert(), [_values(decision) for decision in decisions])
+        self._transaction.insert_many(DECISION, [_values(decision) for decision in decisions])
 
     def of_study(self, study_instance_uid: str) -> list[StoredDecision]:
         """Answer the decisions about a study, oldest first."""

@@ -20,8 +20,7 @@ class SqlEvents:
 
     def add_many(self, events: Sequence[tuple[datetime, Event]]) -> None:
         """Write events with the instants they happened at, in their order, in one statement."""
-        if events:
-            self._transaction.execute(EVENT.insert(), [_values(at, event) for at, event in events])
+        self._transaction.insert_many(EVENT, [_values(at, event) for at, event in events])
 
 
 def _values(at: datetime, event: Event) -> dict[str, Any]:

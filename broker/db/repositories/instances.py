@@ -9,24 +9,47 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
 
 from broker.db.encoding import column_text, decode_values, storable_json
+from broker.db.prepared import Prepared
 from broker.db.schema import INSTANCE, STUDY
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
 from broker.workflow.ports import Instance, InstanceState
 
 _ADD = INSTANCE.insert().returning(INSTANCE.c.id, sort_by_parameter_order=True)
-_GET = select(INSTANCE).where(INSTANCE.c.id == bindparam("key"))
-_VERSIONS = (
+_GET = Prepared(select(INSTANCE).where(INSTANCE.c.id == bindparam("key")))
+_VERSIONS = Prepared(
     select(INSTANCE)
     .where(INSTANCE.c.sop_instance_uid == bindparam("uid"))
     .order_by(INSTANCE.c.version.desc())
 )
-_DECIDE = (
+_TO_STATE = (
     update(INSTANCE)
     .where(INSTANCE.c.id == bindparam("key"), INSTANCE.c.state == InstanceState.RECEIVED.value)
     .values(state=bindparam("to"))
 )
-_DECIDE_WITH_ORDER = _DECIDE.values(order=bindparam("its_order"))
+_DECIDE = Prepared(_TO_STATE)
+_DECIDE_WITH_ORDER = Prepared(_TO_STATE.values(order=bindparam("its_order")))
+_RECONSIDER = Prepared(
+    update(INSTANCE)
+    .where(
+        INSTANCE.c.study_instance_uid == bindparam("uid"), INSTANCE.c.state == literal_column("'UNROUTED'")
+    )
+    .values(state=InstanceState.RECEIVED.value)
+)
+_MARK_RESENT = Prepared(
+    update(INSTANCE)
+    .where(INSTANCE.c.id == bindparam("key"))
+    .values(resends=INSTANCE.c.resends + 1, last_received_at=bindparam("now"))
+)
+_SET_ORDER = Prepared(
+    update(INSTANCE).where(INSTANCE.c.id == bindparam("key")).values(order=bindparam("its_order"))
+)
+_OF_STUDY = Prepared(
+    select(INSTANCE).where(INSTANCE.c.study_instance_uid == bindparam("uid")).order_by(INSTANCE.c.id)
+)
+_OF_SERIES = Prepared(
+    select(INSTANCE).where(INSTANCE.c.series_instance_uid == bindparam("uid")).order_by(INSTANCE.c.id)
+)
 
 _IDS_PER_STATEMENT = 500
 
@@ -41,22 +64,25 @@ class SqlInstances:
         """Store new rows in one statement, answer their ids in order. Raises DuplicateKey."""
         if not instances:
             return []
-        rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
+        if len(instances) == 1:
+            keys = [self._transaction.insert(INSTANCE, _values(instances[0]))]
+        else:
+            rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
+            keys = [int(key) for key in rows.scalars()]
         studies = {instance.study_instance_uid: instance for instance in reversed(instances)}
         # Sorted, so that two transactions with the same studies cannot wait for each other.
-        self._transaction.execute(
-            self._transaction.insert_ignoring(STUDY), [_study_values(studies[uid]) for uid in sorted(studies)]
+        self._transaction.insert_many(
+            STUDY, [_study_values(studies[uid]) for uid in sorted(studies)], ignoring=True
         )
-        return [int(key) for key in rows.scalars()]
+        return keys
 
     def versions(self, sop_instance_uid: str) -> list[Instance]:
         """Answer every stored version, newest first."""
-        rows = self._transaction.execute(_VERSIONS, {"uid": sop_instance_uid})
-        return [_instance(row) for row in rows.mappings()]
+        return self._instances(_VERSIONS, sop_instance_uid)
 
     def get(self, instance: int) -> Instance:
         """Answer an instance. Raises NotFound."""
-        row = self._transaction.execute(_GET, {"key": instance}).mappings().one_or_none()
+        row = self._transaction.row(_GET, {"key": instance})
         if row is None:
             raise NotFound("There is no such instance.")
         return _instance(row)
@@ -75,23 +101,11 @@ class SqlInstances:
 
     def reconsider(self, study_instance_uid: str) -> int:
         """Move the UNROUTED instances of a study back to RECEIVED, answer how many."""
-        statement = (
-            update(INSTANCE)
-            .where(
-                INSTANCE.c.study_instance_uid == study_instance_uid,
-                INSTANCE.c.state == literal_column("'UNROUTED'"),
-            )
-            .values(state=InstanceState.RECEIVED.value)
-        )
-        return int(self._transaction.execute(statement).rowcount)
+        return self._transaction.change(_RECONSIDER, {"uid": study_instance_uid})
 
     def mark_resent(self, instance: int, *, now: datetime) -> None:
         """Count another push of the same object."""
-        self._transaction.execute(
-            update(INSTANCE)
-            .where(INSTANCE.c.id == instance)
-            .values(resends=INSTANCE.c.resends + 1, last_received_at=now)
-        )
+        self._transaction.change(_MARK_RESENT, {"key": instance, "now": now})
 
     def undecided(self, limit: int, *, older_than: datetime | None = None) -> list[int]:
         """Answer ids of RECEIVED rows, oldest first (the state is written out for the partial index)."""
@@ -105,8 +119,8 @@ class SqlInstances:
         """Move RECEIVED to `state` by a conditional UPDATE; False when another worker was first."""
         values: dict[str, Any] = {"key": instance, "to": state.value}
         if order is None:
-            return self._transaction.execute(_DECIDE, values).rowcount == 1
-        return self._transaction.execute(_DECIDE_WITH_ORDER, {**values, "its_order": order}).rowcount == 1
+            return self._transaction.change(_DECIDE, values) == 1
+        return self._transaction.change(_DECIDE_WITH_ORDER, {**values, "its_order": order}) == 1
 
     def decide_many(self, instances: Sequence[int], state: InstanceState, *, order: int | None) -> set[int]:
         """Do the same for many; answer those this worker has moved."""
@@ -124,7 +138,7 @@ class SqlInstances:
 
     def set_order(self, instance: int, order: int) -> None:
         """Join an instance to its order."""
-        self._transaction.execute(update(INSTANCE).where(INSTANCE.c.id == instance).values(order=order))
+        self._transaction.change(_SET_ORDER, {"key": instance, "its_order": order})
 
     def unrouted(self, limit: int) -> list[Instance]:
         """Answer what no route took, oldest first."""
@@ -132,11 +146,14 @@ class SqlInstances:
 
     def of_study(self, study_instance_uid: str) -> list[Instance]:
         """Answer the instances of a study, oldest first."""
-        return self._select(INSTANCE.c.study_instance_uid == study_instance_uid)
+        return self._instances(_OF_STUDY, study_instance_uid)
 
     def of_series(self, series_instance_uid: str) -> list[Instance]:
         """Answer the instances of a series, oldest first."""
-        return self._select(INSTANCE.c.series_instance_uid == series_instance_uid)
+        return self._instances(_OF_SERIES, series_instance_uid)
+
+    def _instances(self, prepared: Prepared, uid: str) -> list[Instance]:
+        return [_instance(row) for row in self._transaction.rows(prepared, {"uid": uid})]
 
     def _select(self, condition: ColumnElement[bool], limit: int | None = None) -> list[Instance]:
         statement = select(INSTANCE).where(condition).order_by(INSTANCE.c.id).limit(limit)

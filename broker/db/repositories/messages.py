@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 
 from broker.db.encoding import storable, storable_json
+from broker.db.prepared import Prepared
 from broker.db.schema import MESSAGE
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
@@ -14,7 +15,7 @@ from broker.workflow.ports import MessageOutcome, StoredMessage
 
 _KEY_CHARACTERS = 200
 """HL7 v2.9 MSH-10 has 199."""
-_FIND = (
+_FIND = Prepared(
     select(MESSAGE)
     .where(
         MESSAGE.c.sending_application == bindparam("application"),
@@ -24,6 +25,11 @@ _FIND = (
     .order_by(MESSAGE.c.id.desc())
     # Some senders give every message the same MSH-10; a resend follows what it repeats soon.
     .limit(20)
+)
+_BY_ID = Prepared(select(MESSAGE).where(MESSAGE.c.id == bindparam("key")))
+_SAVE = Prepared(
+    update(MESSAGE).where(MESSAGE.c.id == bindparam("key")),
+    [column.name for column in MESSAGE.c if column.name != "id"],
 )
 
 
@@ -37,7 +43,7 @@ class SqlMessages:
         self, sending_application: str, sending_facility: str, message_control_id: str
     ) -> list[StoredMessage]:
         """Find the messages with this key, newest first."""
-        rows = self._transaction.execute(
+        rows = self._transaction.rows(
             _FIND,
             {
                 "application": _key(sending_application),
@@ -45,7 +51,7 @@ class SqlMessages:
                 "control_id": _key(message_control_id),
             },
         )
-        return [_message(row) for row in rows.mappings()]
+        return [_message(row) for row in rows]
 
     def add(self, message: StoredMessage) -> StoredMessage:
         """Store a new message (its `id` is ignored) and answer it with its id."""
@@ -54,17 +60,12 @@ class SqlMessages:
 
     def save(self, message: StoredMessage) -> None:
         """Store a message again. Raises NotFound."""
-        changed = self._transaction.execute(
-            update(MESSAGE).where(MESSAGE.c.id == bindparam("key")), {**_values(message), "key": message.id}
-        )
-        if changed.rowcount != 1:
+        if self._transaction.change(_SAVE, {**_values(message), "key": message.id}) != 1:
             raise NotFound("There is no such message.")
 
     def get(self, message: int) -> StoredMessage:
         """Answer a message. Raises NotFound."""
-        row = (
-            self._transaction.execute(select(MESSAGE).where(MESSAGE.c.id == message)).mappings().one_or_none()
-        )
+        row = self._transaction.row(_BY_ID, {"key": message})
         if row is None:
             raise NotFound("There is no such message.")
         return _message(row)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, String, and_, bindparam, literal_column, or_, select, union_all
 
+from broker.db.prepared import Prepared
 from broker.db.schema import ORDER, PROCEDURE
 from broker.domain.orders import OrderDetails
 
 
 def number_values(details: OrderDetails) -> dict[str, Any]:
-    """Answer the parameters of NUMBER_RULES; a number the message does not say is None, and equals nothing."""
+    """Answer the parameters of the rules; a number the message does not say is None, and equals nothing."""
     values: dict[str, Any] = {}
     for role, identifier in (
         ("placer", details.placer_order_number),
@@ -22,10 +23,12 @@ def number_values(details: OrderDetails) -> dict[str, Any]:
         values[f"{role}_universal_id"] = identifier.universal_id or None if identifier else None
     values["accession"] = details.accession_number or None
     values["issuer"] = details.issuer_of_accession_number or None
-    values["procedures"] = sorted(
-        {p.requested_procedure_id for p in details.procedures if p.requested_procedure_id}
-    )
     return values
+
+
+def procedure_ids(details: OrderDetails) -> list[str]:
+    """List the requested procedures a message names."""
+    return sorted({p.requested_procedure_id for p in details.procedures if p.requested_procedure_id})
 
 
 def _said(name: str) -> ColumnElement[str]:
@@ -58,20 +61,24 @@ _PROCEDURE = ORDER.c.id.in_(
 
 
 def _rule(number: int, *conditions: ColumnElement[bool]) -> Select[Any]:
-    return (
-        select(literal(number, literal_execute=True).label("rule"), ORDER.c.id).where(*conditions).limit(50)
-    )
+    return select(literal_column(str(number)).label("rule"), ORDER.c.id).where(*conditions).limit(50)
 
 
-NUMBER_RULES = union_all(
-    *(
-        select(rule.subquery())
-        for rule in (
-            _rule(1, _PLACER, _FILLER),
-            _rule(2, _FILLER),
-            _rule(3, _PLACER),
-            _rule(4, _ACCESSION, _PROCEDURE),
-            _rule(5, _ACCESSION),
+ACCESSION_RULE = 4
+NUMBER_RULES = Prepared(
+    union_all(
+        *(
+            select(rule.subquery())
+            for rule in (
+                _rule(1, _PLACER, _FILLER),
+                _rule(2, _FILLER),
+                _rule(3, _PLACER),
+                _rule(ACCESSION_RULE, _ACCESSION),
+            )
         )
     )
 )
+"""Answers (rule, id of an order); the smallest rule counts."""
+
+ACCESSION_AND_PROCEDURE = select(ORDER.c.id).where(_ACCESSION, _PROCEDURE).limit(50)
+"""Comes before the accession number alone."""

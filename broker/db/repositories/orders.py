@@ -6,18 +6,67 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, String, bindparam, or_, select, tuple_, update
 
 from broker.db.encoding import decode_attributes, encode_attributes
-from broker.db.repositories.order_rules import NUMBER_RULES, number_values
+from broker.db.prepared import Prepared
+from broker.db.repositories.order_rules import (
+    ACCESSION_AND_PROCEDURE,
+    ACCESSION_RULE,
+    NUMBER_RULES,
+    number_values,
+    procedure_ids,
+)
 from broker.db.schema import ORDER, PROCEDURE, STEP
 from broker.db.transaction import Transaction
 from broker.domain.orders import EntityIdentifier, ImagingOrder, OrderDetails, RequestedProcedure
 from broker.domain.steps import OrderStatus
 from broker.errors import NotFound
 
-_BY_ID = select(ORDER).where(ORDER.c.id == bindparam("key"))
-_PROCEDURES = select(PROCEDURE).where(PROCEDURE.c.order == bindparam("key")).order_by(PROCEDURE.c.id)
+_BY_ID = Prepared(select(ORDER).where(ORDER.c.id == bindparam("key")))
+_OF_PATIENT = Prepared(select(ORDER).where(ORDER.c.patient == bindparam("key")).order_by(ORDER.c.id))
+_WITH_ACCESSION = Prepared(
+    select(ORDER).where(ORDER.c.accession_number == bindparam("key")).order_by(ORDER.c.id)
+)
+_PROCEDURES = Prepared(
+    select(PROCEDURE).where(PROCEDURE.c.order == bindparam("key")).order_by(PROCEDURE.c.id)
+)
+_OF_STUDY = Prepared(
+    select(PROCEDURE).where(PROCEDURE.c.study_instance_uid == bindparam("uid")).order_by(PROCEDURE.c.id)
+)
+_BY_STEP = Prepared(
+    select(ORDER)
+    .where(
+        ORDER.c.id.in_(
+            select(STEP.c.order).where(
+                STEP.c.study_instance_uid == bindparam("uid"),
+                STEP.c.scheduled_procedure_step_id == bindparam("step_id"),
+            )
+        )
+    )
+    .order_by(ORDER.c.id)
+)
+_SAVE = Prepared(
+    update(ORDER).where(ORDER.c.id == bindparam("key")),
+    [column.name for column in ORDER.c if column.name not in ("id", "created_at")],
+)
+_COPY_TO_STEPS = Prepared(
+    update(STEP)
+    .where(
+        STEP.c.order == bindparam("key"),
+        or_(
+            STEP.c.accession_number.is_distinct_from(bindparam("its_accession", type_=String())),
+            STEP.c.patient != bindparam("its_patient"),
+        ),
+    )
+    .values(accession_number=bindparam("its_accession", type_=String()), patient=bindparam("its_patient"))
+)
+_SET_STATUS = Prepared(
+    update(ORDER)
+    .where(ORDER.c.id == bindparam("key"))
+    .values(status=bindparam("its_status"), updated_at=bindparam("now"))
+)
+_TOUCH = Prepared(update(ORDER).where(ORDER.c.id == bindparam("key")).values(updated_at=bindparam("now")))
 
 
 class SqlOrders:
@@ -43,30 +92,45 @@ class SqlOrders:
         }
         if not steps:
             return []
+        if len(steps) == 1:
+            uid, step_id = steps.pop()
+            return self._orders(_BY_STEP, {"uid": uid, "step_id": step_id})
         same = tuple_(STEP.c.study_instance_uid, STEP.c.scheduled_procedure_step_id).in_(sorted(steps))
         return self._select(ORDER.c.id.in_(select(STEP.c.order).where(same)))
 
     def _by_number(self, details: OrderDetails) -> list[ImagingOrder]:
-        hits = self._transaction.execute(NUMBER_RULES, number_values(details)).all()
+        values = number_values(details)
+        hits = self._transaction.rows(NUMBER_RULES, values)
         if not hits:
             return []
-        first = min(hit.rule for hit in hits)
-        return self._select(ORDER.c.id.in_(sorted({hit.id for hit in hits if hit.rule == first})))
+        first = min(hit["rule"] for hit in hits)
+        found = {hit["id"] for hit in hits if hit["rule"] == first}
+        if first == ACCESSION_RULE and (procedures := procedure_ids(details)):
+            # Of the orders that share the number those that have a procedure of the message count.
+            found = self._with_procedures(values, procedures) or found
+        if len(found) == 1:
+            return self._orders(_BY_ID, {"key": found.pop()})
+        return self._select(ORDER.c.id.in_(sorted(found)))
+
+    def _with_procedures(self, values: dict[str, Any], procedures: list[str]) -> set[int]:
+        return set(
+            self._transaction.execute(ACCESSION_AND_PROCEDURE, {**values, "procedures": procedures}).scalars()
+        )
 
     def get(self, order: int) -> ImagingOrder:
         """Answer an order. Raises NotFound."""
-        row = self._transaction.execute(_BY_ID, {"key": order}).mappings().one_or_none()
+        row = self._transaction.row(_BY_ID, {"key": order})
         if row is None:
             raise NotFound("There is no such order.")
         return order_of(row)
 
     def of_patient(self, patient: int) -> list[ImagingOrder]:
         """Answer the orders of a patient, oldest first."""
-        return self._select(ORDER.c.patient == patient)
+        return self._orders(_OF_PATIENT, {"key": patient})
 
     def with_accession(self, accession_number: str) -> list[ImagingOrder]:
         """Answer the orders with an accession number, oldest first."""
-        return self._select(ORDER.c.accession_number == accession_number)
+        return self._orders(_WITH_ACCESSION, {"key": accession_number})
 
     def add(self, order: ImagingOrder, *, now: datetime) -> ImagingOrder:
         """Store a new order (its `id` is ignored) and answer it with its id."""
@@ -75,46 +139,29 @@ class SqlOrders:
 
     def save(self, order: ImagingOrder, *, now: datetime) -> None:
         """Store an order again, and the copy its steps are matched by."""
-        changed = self._transaction.execute(
-            update(ORDER).where(ORDER.c.id == bindparam("key")),
-            {**_order_values(order, now), "key": order.id},
-        )
-        if changed.rowcount != 1:
+        if self._transaction.change(_SAVE, {**_order_values(order, now), "key": order.id}) != 1:
             raise NotFound("There is no such order.")
-        self._transaction.execute(
-            update(STEP)
-            .where(
-                STEP.c.order == order.id,
-                or_(
-                    STEP.c.accession_number.is_distinct_from(order.accession_number),
-                    STEP.c.patient != order.patient,
-                ),
-            )
-            .values(accession_number=order.accession_number, patient=order.patient)
+        self._transaction.change(
+            _COPY_TO_STEPS,
+            {"key": order.id, "its_accession": order.accession_number, "its_patient": order.patient},
         )
 
     def set_status(self, order: int, status: OrderStatus, *, now: datetime) -> None:
         """Store the roll-up of an order's steps."""
-        changed = self._transaction.execute(
-            update(ORDER).where(ORDER.c.id == order).values(status=status.value, updated_at=now)
+        changed = self._transaction.change(
+            _SET_STATUS, {"key": order, "its_status": status.value, "now": now}
         )
-        if changed.rowcount != 1:
+        if changed != 1:
             raise NotFound("There is no such order.")
 
     def procedures(self, order: int) -> list[RequestedProcedure]:
         """Answer the requested procedures of an order, oldest first."""
-        return [
-            procedure_of(row) for row in self._transaction.execute(_PROCEDURES, {"key": order}).mappings()
-        ]
+        return [procedure_of(row) for row in self._transaction.rows(_PROCEDURES, {"key": order})]
 
     def procedures_with_study(self, study_instance_uid: str) -> list[RequestedProcedure]:
         """Answer the requested procedures that share a Study Instance UID."""
-        rows = self._transaction.execute(
-            select(PROCEDURE)
-            .where(PROCEDURE.c.study_instance_uid == study_instance_uid)
-            .order_by(PROCEDURE.c.id)
-        )
-        return [procedure_of(row) for row in rows.mappings()]
+        rows = self._transaction.rows(_OF_STUDY, {"uid": study_instance_uid})
+        return [procedure_of(row) for row in rows]
 
     def add_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> RequestedProcedure:  # noqa: ARG002
         """Store a new procedure. Raises DuplicateKey when the order has one with this id."""
@@ -142,7 +189,10 @@ class SqlOrders:
         self._touch(procedure.order, now)
 
     def _touch(self, order: int, now: datetime) -> None:
-        self._transaction.execute(update(ORDER).where(ORDER.c.id == order).values(updated_at=now))
+        self._transaction.change(_TOUCH, {"key": order, "now": now})
+
+    def _orders(self, prepared: Prepared, values: dict[str, Any]) -> list[ImagingOrder]:
+        return [order_of(row) for row in self._transaction.rows(prepared, values)]
 
     def _select(self, condition: ColumnElement[bool]) -> list[ImagingOrder]:
         rows = self._transaction.execute(select(ORDER).where(condition).order_by(ORDER.c.id))

@@ -5,24 +5,39 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, or_, select, union_all, update
-from sqlalchemy.sql import literal
+from sqlalchemy import bindparam, literal_column, or_, select, union_all, update
 
 from broker.db.encoding import decode_attributes, decode_identifiers, encode_attributes, encode_identifiers
+from broker.db.prepared import Prepared
 from broker.db.schema import ORDER, PATIENT, PATIENT_ALIAS, STEP
 from broker.db.transaction import Transaction
 from broker.domain.names import name_key
 from broker.domain.orders import Patient, PatientIdentifier
 from broker.errors import DuplicateKey, IllegalTransition, NotFound
 
-_BY_ID = select(PATIENT).where(PATIENT.c.id == bindparam("key"))
-_CANDIDATES = union_all(
-    select(PATIENT.c.id, PATIENT.c.issuer, literal(0).label("tier")).where(
-        PATIENT.c.patient_id == bindparam("value")
-    ),
-    select(PATIENT_ALIAS.c.patient, PATIENT_ALIAS.c.issuer, literal(1)).where(
-        PATIENT_ALIAS.c.value == bindparam("value")
-    ),
+_BY_ID = Prepared(select(PATIENT).where(PATIENT.c.id == bindparam("key")))
+_CANDIDATES = Prepared(
+    union_all(
+        select(PATIENT.c.id, PATIENT.c.issuer, literal_column("0").label("tier")).where(
+            PATIENT.c.patient_id == bindparam("value")
+        ),
+        select(PATIENT_ALIAS.c.patient, PATIENT_ALIAS.c.issuer, literal_column("1")).where(
+            PATIENT_ALIAS.c.value == bindparam("value")
+        ),
+    )
+)
+_ALIASES = Prepared(select(PATIENT_ALIAS).where(PATIENT_ALIAS.c.patient == bindparam("key")))
+_COPY_TO_STEPS = Prepared(
+    update(STEP)
+    .where(
+        STEP.c.patient == bindparam("key"),
+        or_(STEP.c.patient_id != bindparam("its_id"), STEP.c.name_key != bindparam("its_name_key")),
+    )
+    .values(patient_id=bindparam("its_id"), name_key=bindparam("its_name_key"))
+)
+_SAVE = Prepared(
+    update(PATIENT).where(PATIENT.c.id == bindparam("key")),
+    [column.name for column in PATIENT.c if column.name not in ("id", "created_at")],
 )
 _MAX_CHAIN = 100
 
@@ -36,12 +51,12 @@ class SqlPatients:
     def find(self, identifier: PatientIdentifier) -> Patient | None:
         """Find the survivor: by exact (value, issuer) first, else by value where one side names no issuer."""
         issuer = identifier.issuer or ""
-        rows = self._transaction.execute(_CANDIDATES, {"value": identifier.value}).all()
+        rows = self._transaction.rows(_CANDIDATES, {"value": identifier.value})
         for tier in (0, 1):
             for row in rows:
-                if row.issuer == issuer and row.tier == tier:
-                    return self._survivor(row.id)
-        loose = {row.id for row in rows if not issuer or not row.issuer}
+                if row["issuer"] == issuer and row["tier"] == tier:
+                    return self._survivor(row["id"])
+        loose = {row["id"] for row in rows if not issuer or not row["issuer"]}
         survivors = {patient.id: patient for patient in map(self._survivor, sorted(loose))}
         return next(iter(survivors.values())) if len(survivors) == 1 else None
 
@@ -62,10 +77,7 @@ class SqlPatients:
     def save(self, patient: Patient, *, now: datetime) -> None:
         """Store a patient again, and the copies its steps are matched by."""
         values = _values(patient, now)
-        changed = self._transaction.execute(
-            update(PATIENT).where(PATIENT.c.id == bindparam("key")), {**values, "key": patient.id}
-        )
-        if changed.rowcount != 1:
+        if self._transaction.change(_SAVE, {**values, "key": patient.id}) != 1:
             raise NotFound("There is no such patient.")
         self._write_aliases(patient.id, patient.other_ids)
         self._copy_to_steps(patient.id, values["patient_id"], values["name_key"])
@@ -96,7 +108,7 @@ class SqlPatients:
     def _survivor(self, patient: int) -> Patient:
         seen: set[int] = set()
         while True:
-            row = self._transaction.execute(_BY_ID, {"key": patient}).mappings().one_or_none()
+            row = self._transaction.row(_BY_ID, {"key": patient})
             if row is None:
                 raise NotFound("There is no such patient.")
             if row["merged_into"] is None:
@@ -110,23 +122,18 @@ class SqlPatients:
         wanted = {(i.value, i.issuer or "") for i in identifiers}
         aliases = PATIENT_ALIAS
         stored = {
-            (row.value, row.issuer): row.id
-            for row in self._transaction.execute(select(aliases).where(aliases.c.patient == patient))
+            (row["value"], row["issuer"]): row["id"]
+            for row in self._transaction.rows(_ALIASES, {"key": patient})
         }
         gone = [key for pair, key in stored.items() if pair not in wanted]
         if gone:
             self._transaction.execute(aliases.delete().where(aliases.c.id.in_(gone)))
         new = [{"patient": patient, "value": v, "issuer": i} for v, i in sorted(wanted - stored.keys())]
-        if new:
-            # An alias another patient holds already stays there: moving it would be a silent merge.
-            self._transaction.execute(self._transaction.insert_ignoring(aliases), new)
+        # An alias another patient holds already stays there: moving it would be a silent merge.
+        self._transaction.insert_many(aliases, new, ignoring=True)
 
     def _copy_to_steps(self, patient: int, patient_id: str, key: str) -> None:
-        self._transaction.execute(
-            update(STEP)
-            .where(STEP.c.patient == patient, or_(STEP.c.patient_id != patient_id, STEP.c.name_key != key))
-            .values(patient_id=patient_id, name_key=key)
-        )
+        self._transaction.change(_COPY_TO_STEPS, {"key": patient, "its_id": patient_id, "its_name_key": key})
 
 
 def _values(patient: Patient, now: datetime) -> dict[str, Any]:

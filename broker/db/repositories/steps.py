@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, case, delete, select, update
 
 from broker.db.encoding import decode_attributes, encode_attributes
+from broker.db.prepared import Prepared
 from broker.db.repositories.orders import order_of, procedure_of
 from broker.db.repositories.patients import patient_of
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP, STEP_STATION
@@ -30,11 +31,23 @@ UNKNOWN_PRIORITY_RANK = 4
 _STATUS_CHANGED_AT = case(
     (STEP.c.status != bindparam("new_status"), bindparam("changed_at")), else_=STEP.c.status_changed_at
 )
-_SAVE = (
+_NOT_SAVED = frozenset({"id", "created_at", "revision", "status_changed_at"})
+_SAVE = Prepared(
     update(STEP)
     .where(STEP.c.id == bindparam("key"))
-    .values(revision=STEP.c.revision + 1, status_changed_at=_STATUS_CHANGED_AT)
+    .values(revision=STEP.c.revision + 1, status_changed_at=_STATUS_CHANGED_AT),
+    [column.name for column in STEP.c if column.name not in _NOT_SAVED],
 )
+_FORGET_STATIONS = Prepared(delete(STEP_STATION).where(STEP_STATION.c.step == bindparam("key")))
+
+
+def _steps_where(column: ColumnElement[int]) -> Prepared:
+    return Prepared(select(STEP).where(column == bindparam("key")).order_by(STEP.c.id))
+
+
+_BY_ID = _steps_where(STEP.c.id)
+_OF_ORDER = _steps_where(STEP.c.order)
+_OF_PROCEDURE = _steps_where(STEP.c.procedure)
 
 
 class SqlSteps:
@@ -45,15 +58,15 @@ class SqlSteps:
 
     def of_order(self, order: int) -> list[ScheduledProcedureStep]:
         """Answer the steps of an order, oldest first."""
-        return self._select(STEP.c.order == order)
+        return self._steps(_OF_ORDER, order)
 
     def of_procedure(self, procedure: int) -> list[ScheduledProcedureStep]:
         """Answer the steps of a requested procedure, oldest first."""
-        return self._select(STEP.c.procedure == procedure)
+        return self._steps(_OF_PROCEDURE, procedure)
 
     def get(self, step: int) -> ScheduledProcedureStep:
         """Answer a step. Raises NotFound."""
-        found = self._select(STEP.c.id == step)
+        found = self._steps(_BY_ID, step)
         if not found:
             raise NotFound("There is no such scheduled procedure step.")
         return found[0]
@@ -73,7 +86,7 @@ class SqlSteps:
     def save(self, entry: WorklistEntry, *, elements: bytes, now: datetime) -> None:
         """Store a step and its copies again, raising its revision."""
         values = _values(entry, elements, now)
-        changed = self._transaction.execute(
+        changed = self._transaction.change(
             _SAVE,
             {
                 **values,
@@ -82,9 +95,9 @@ class SqlSteps:
                 "changed_at": values["updated_at"],
             },
         )
-        if changed.rowcount != 1:
+        if changed != 1:
             raise NotFound("There is no such scheduled procedure step.")
-        self._transaction.execute(STEP_STATION.delete().where(STEP_STATION.c.step == entry.step.id))
+        self._transaction.change(_FORGET_STATIONS, {"key": entry.step.id})
         self._write_stations(entry.step.id, values)
 
     def entry(self, step: int) -> WorklistEntry:
@@ -125,20 +138,16 @@ class SqlSteps:
                     return found
         return []
 
-    def _select(self, condition: ColumnElement[bool]) -> list[ScheduledProcedureStep]:
-        rows = self._transaction.execute(select(STEP).where(condition).order_by(STEP.c.id))
-        return [step_of(row) for row in rows.mappings()]
+    def _steps(self, prepared: Prepared, key: int) -> list[ScheduledProcedureStep]:
+        return [step_of(row) for row in self._transaction.rows(prepared, {"key": key})]
 
     def _entries(self, condition: ColumnElement[bool]) -> list[WorklistEntry]:
         return read_entries(self._transaction, select(STEP).where(condition).order_by(STEP.c.id))
 
     def _write_stations(self, step: int, values: dict[str, Any]) -> None:
         titles = sorted({title.upper() for title in values["station_ae_titles"] if title})
-        if titles:
-            shared = {"step": step, "offered": values["offered"], "start_date": values["start_date"]}
-            self._transaction.execute(
-                STEP_STATION.insert(), [{**shared, "ae_title": title} for title in titles]
-            )
+        shared = {"step": step, "offered": values["offered"], "start_date": values["start_date"]}
+        self._transaction.insert_many(STEP_STATION, [{**shared, "ae_title": title} for title in titles])
 
 
 def read_entries(transaction: Transaction, steps: Select[Any]) -> list[WorklistEntry]:
