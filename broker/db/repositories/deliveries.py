@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, bindparam, case, select, update
+from sqlalchemy import bindparam, case, select, update
 
 from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
+from broker.db.prepared import Prepared
 from broker.db.repositories.delivery_items import SqlDeliveryItems
 from broker.db.repositories.delivery_queue import SqlDeliveryQueue
 from broker.db.repositories.delivery_rows import delivery_of, delivery_values
@@ -18,7 +19,7 @@ from broker.workflow.ports import Delivery
 
 _MAX_JOINS = 5
 
-_OPEN_FOR = (
+_OPEN_FOR = Prepared(
     select(DELIVERY)
     .where(
         DELIVERY.c.destination == bindparam("destination"),
@@ -28,6 +29,25 @@ _OPEN_FOR = (
         DELIVERY.c.route.is_not(None),
     )
     .with_for_update()
+)
+_BY_ID = Prepared(select(DELIVERY).where(DELIVERY.c.id == bindparam("key")))
+_OF_INSTANCE = Prepared(
+    select(DELIVERY)
+    .where(
+        DELIVERY.c.id.in_(
+            select(DELIVERY_ITEM.c.delivery).where(DELIVERY_ITEM.c.instance == bindparam("key"))
+        )
+    )
+    .order_by(DELIVERY.c.id)
+)
+_DUE = bindparam("due", type_=DELIVERY.c.due_at.type)
+_COLLECT = Prepared(
+    update(DELIVERY)
+    .where(DELIVERY.c.id == bindparam("key"), DELIVERY.c.state == DeliveryState.COLLECTING.value)
+    .values(
+        due_at=case((DELIVERY.c.collect_until < _DUE, DELIVERY.c.collect_until), else_=_DUE),
+        updated_at=bindparam("now"),
+    )
 )
 
 
@@ -58,31 +78,21 @@ class SqlDeliveries(SqlDeliveryQueue, SqlDeliveryItems):
 
     def open_for(self, *, destination: str, route: str, unit_uid: str) -> Delivery | None:
         """Answer the open delivery of a unit, locked for this transaction."""
-        row = (
-            self._transaction.execute(
-                _OPEN_FOR, {"destination": destination, "route": route, "unit_uid": unit_uid}
-            )
-            .mappings()
-            .one_or_none()
+        row = self._transaction.row(
+            _OPEN_FOR, {"destination": destination, "route": route, "unit_uid": unit_uid}
         )
         return None if row is None else delivery_of(row)
 
     def collect(self, delivery: int, *, due_at: datetime, now: datetime) -> None:
         """Move the quiet period of a COLLECTING delivery, never past its cap."""
-        due = bindparam("due", due_at, type_=DELIVERY.c.due_at.type)
-        capped = case((DELIVERY.c.collect_until < due, DELIVERY.c.collect_until), else_=due)
-        self._transaction.execute(
-            update(DELIVERY)
-            .where(DELIVERY.c.id == delivery, DELIVERY.c.state == DeliveryState.COLLECTING.value)
-            .values(due_at=capped, updated_at=now)
-        )
+        self._transaction.change(_COLLECT, {"key": delivery, "due": due_at, "now": now})
 
     def get(self, delivery: int) -> Delivery:
         """Answer a delivery. Raises NotFound."""
-        found = self._select(DELIVERY.c.id == delivery)
-        if not found:
+        row = self._transaction.row(_BY_ID, {"key": delivery})
+        if row is None:
             raise NotFound("There is no such delivery.")
-        return found[0]
+        return delivery_of(row)
 
     def find_ids(
         self,
@@ -104,9 +114,7 @@ class SqlDeliveries(SqlDeliveryQueue, SqlDeliveryItems):
 
     def of_instance(self, instance: int) -> list[Delivery]:
         """Answer the deliveries an instance is part of, oldest first."""
-        return self._select(
-            DELIVERY.c.id.in_(select(DELIVERY_ITEM.c.delivery).where(DELIVERY_ITEM.c.instance == instance))
-        )
+        return [delivery_of(row) for row in self._transaction.rows(_OF_INSTANCE, {"key": instance})]
 
     def collecting_of_series(self, series_instance_uid: str) -> list[int]:
         """Answer the COLLECTING deliveries whose unit is this series."""
@@ -125,7 +133,3 @@ class SqlDeliveries(SqlDeliveryQueue, SqlDeliveryItems):
             .order_by(DELIVERY.c.id)
         )
         return [int(key) for key in rows.scalars()]
-
-    def _select(self, condition: ColumnElement[bool]) -> list[Delivery]:
-        rows = self._transaction.execute(select(DELIVERY).where(condition).order_by(DELIVERY.c.id))
-        return [delivery_of(row) for row in rows.mappings()]

@@ -5,14 +5,15 @@ Every state change is one conditional UPDATE whose row count says who won.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, not_, or_, select, update
 
 from broker.db.delivery_states import OPEN_STATES, in_state
 from broker.db.encoding import storable_or_none
+from broker.db.prepared import Prepared
 from broker.db.repositories.delivery_rows import delivery_of
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.db.transaction import Transaction
@@ -56,7 +57,7 @@ def _may_start() -> ColumnElement[bool]:
     )
 
 
-_CLAIM = (
+_CLAIM = Prepared(
     update(DELIVERY)
     .where(DELIVERY.c.id == bindparam("key"), _may_start())
     .values(
@@ -69,19 +70,40 @@ _CLAIM = (
     )
     .returning(DELIVERY)
 )
-_RENEW = (
+_RENEW = Prepared(
     update(DELIVERY)
     .where(FENCE)
     .values(lease_until=bindparam("its_lease_until"), updated_at=bindparam("now"))
 )
-_NEXT_DUE = (
+_NEXT_DUE = Prepared(
     select(DELIVERY.c.id, DELIVERY.c.kind, DELIVERY.c.priority, DELIVERY.c.due_at)
     .where(DELIVERY.c.destination == bindparam("its_destination"), _may_start())
     .order_by(DELIVERY.c.priority, DELIVERY.c.due_at, DELIVERY.c.id)
     .limit(bindparam("limit"))
 )
-_NEXT_DESTINATION = select(func.min(DELIVERY.c.destination)).where(
-    in_state(DeliveryState.PENDING), DELIVERY.c.destination > bindparam("after")
+_NEXT_DESTINATION = Prepared(
+    select(func.min(DELIVERY.c.destination).label("name")).where(
+        in_state(DeliveryState.PENDING), DELIVERY.c.destination > bindparam("after")
+    )
+)
+_SETTLE = Prepared(
+    update(DELIVERY)
+    .where(FENCE)
+    .values(
+        state=bindparam("its_state"),
+        reason=bindparam("its_reason"),
+        failure_class=bindparam("its_failure_class"),
+        failures=bindparam("its_failures"),
+        due_at=bindparam("its_due_at"),
+        lease_until=None,
+        worker=None,
+        updated_at=bindparam("now"),
+    )
+)
+_COUNT_IN_PROGRESS = Prepared(
+    select(func.count().label("sending"))
+    .select_from(DELIVERY)
+    .where(DELIVERY.c.destination == bindparam("its_destination"), _IN_PROGRESS_STATE)
 )
 
 
@@ -93,20 +115,15 @@ class SqlDeliveryQueue:
 
     def claim(self, delivery: int, *, worker: str, now: datetime, lease: timedelta) -> Delivery | None:
         """Take a delivery under a lease; None when it is not to be sent now or another worker was first."""
-        row = (
-            self._transaction.execute(
-                _CLAIM,
-                {"key": delivery, "its_worker": worker, "now": now, "its_lease_until": now + lease},
-            )
-            .mappings()
-            .one_or_none()
+        row = self._transaction.row(
+            _CLAIM, {"key": delivery, "its_worker": worker, "now": now, "its_lease_until": now + lease}
         )
         return None if row is None else delivery_of(row)
 
     def renew(self, delivery: int, attempt: int, *, now: datetime, lease: timedelta) -> bool:
         """Extend the lease under the fence; False when it is lost."""
         values = {"key": delivery, "its_attempt": attempt, "now": now, "its_lease_until": now + lease}
-        return self._transaction.execute(_RENEW, values).rowcount == 1
+        return self._transaction.change(_RENEW, values) == 1
 
     def settle(
         self,
@@ -121,21 +138,17 @@ class SqlDeliveryQueue:
         now: datetime,
     ) -> bool:
         """Leave IN_PROGRESS under the fence; False when it is lost."""
-        statement = (
-            update(DELIVERY)
-            .where(FENCE)
-            .values(
-                state=state.value,
-                reason=storable_or_none(reason),
-                failure_class=failure_class,
-                failures=failures,
-                due_at=due_at,
-                lease_until=None,
-                worker=None,
-                updated_at=now,
-            )
-        )
-        return self._transaction.execute(statement, {"key": delivery, "its_attempt": attempt}).rowcount == 1
+        values = {
+            "key": delivery,
+            "its_attempt": attempt,
+            "its_state": state.value,
+            "its_reason": storable_or_none(reason),
+            "its_failure_class": failure_class,
+            "its_failures": failures,
+            "its_due_at": due_at,
+            "now": now,
+        }
+        return self._transaction.change(_SETTLE, values) == 1
 
     def move(
         self,
@@ -176,23 +189,23 @@ class SqlDeliveryQueue:
         if not names:
             return []
         share = -(-limit // len(names))
-        rows: dict[int, Row[Any]] = {}
+        rows: dict[int, dict[str, Any]] = {}
         longer = []
         for name in names:
             found = self._next_due(name, now, share)
-            rows |= {row.id: row for row in found}
+            rows |= {row["id"]: row for row in found}
             if len(found) == share:
                 longer.append(name)
         for name in longer:
             if len(rows) >= limit:
                 break
-            rows |= {row.id: row for row in self._next_due(name, now, share + limit - len(rows))}
-        urgent = sorted(rows.values(), key=lambda row: (row.priority, row.due_at, row.id))
-        return [(int(row.id), str(row.kind)) for row in urgent[:limit]]
+            rows |= {row["id"]: row for row in self._next_due(name, now, share + limit - len(rows))}
+        urgent = sorted(rows.values(), key=itemgetter("priority", "due_at", "id"))
+        return [(int(row["id"]), str(row["kind"])) for row in urgent[:limit]]
 
     def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
         """Answer ids of what may be claimed now for one destination, by priority, then oldest."""
-        return [int(row.id) for row in self._next_due(destination, now, limit)]
+        return [int(row["id"]) for row in self._next_due(destination, now, limit)]
 
     def quiet(self, *, now: datetime, limit: int) -> list[int]:
         """Answer COLLECTING rows whose quiet period or cap is over."""
@@ -219,24 +232,18 @@ class SqlDeliveryQueue:
 
     def in_progress(self, destination: str) -> int:
         """Count what is being sent to a destination."""
-        count = select(func.count()).select_from(DELIVERY)
-        return int(
-            self._transaction.execute(
-                count.where(DELIVERY.c.destination == destination, _IN_PROGRESS_STATE)
-            ).scalar_one()
-        )
+        row = self._transaction.rows(_COUNT_IN_PROGRESS, {"its_destination": destination})[0]
+        return int(row["sending"])
 
     def _waiting_destinations(self) -> list[str]:
         """Hop from destination to destination in the index: their number counts, not that of deliveries."""
         names: list[str] = []
         while True:
             after = names[-1] if names else ""
-            name = self._transaction.execute(_NEXT_DESTINATION, {"after": after}).scalar_one()
+            name = self._transaction.rows(_NEXT_DESTINATION, {"after": after})[0]["name"]
             if name is None:
                 return names
             names.append(str(name))
 
-    def _next_due(self, destination: str, now: datetime, limit: int) -> Sequence[Row[Any]]:
-        return self._transaction.execute(
-            _NEXT_DUE, {"its_destination": destination, "now": now, "limit": limit}
-        ).all()
+    def _next_due(self, destination: str, now: datetime, limit: int) -> list[dict[str, Any]]:
+        return self._transaction.rows(_NEXT_DUE, {"its_destination": destination, "now": now, "limit": limit})

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.db.encoding import storable_or_none
+from broker.db.prepared import Prepared
 from broker.db.schema import DESTINATION
 from broker.db.transaction import Transaction
 from broker.workflow.ports import DestinationHealth, DestinationState
+
+_BY_NAME = Prepared(select(DESTINATION).where(DESTINATION.c.name == bindparam("its_name")))
 
 
 class SqlDestinationStates:
@@ -21,11 +24,7 @@ class SqlDestinationStates:
 
     def get(self, name: str) -> DestinationState | None:
         """Answer the state of a destination; None when nothing has been said of it yet."""
-        row = (
-            self._transaction.execute(select(DESTINATION).where(DESTINATION.c.name == name))
-            .mappings()
-            .one_or_none()
-        )
+        row = self._transaction.row(_BY_NAME, {"its_name": name})
         return None if row is None else destination_state_of(row)
 
     def save(self, state: DestinationState) -> None:
