@@ -33,6 +33,8 @@ READ_ONLY = "broker_read_only"
 """Execution option of a connection that only reads: on SQLite it begins without taking the write lock."""
 
 _READING_POSTGRESQL: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Writes JSON columns; `json.dumps` would make an encoder for every value."""
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -187,10 +189,6 @@ class DataDirectoryLock:
 def _create_privately(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-
-def _to_json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:

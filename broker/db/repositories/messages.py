@@ -29,7 +29,7 @@ _FIND = Prepared(
 _BY_ID = Prepared(select(MESSAGE).where(MESSAGE.c.id == bindparam("key")))
 _SAVE = Prepared(
     update(MESSAGE).where(MESSAGE.c.id == bindparam("key")),
-    [column.name for column in MESSAGE.c if column.name != "id"],
+    ["outcome", "acknowledgement_code", "answer", "problems", "order", "attempts"],
 )
 
 
@@ -59,8 +59,8 @@ class SqlMessages:
         return _message({**values, "id": self._transaction.insert(MESSAGE, values)})
 
     def save(self, message: StoredMessage) -> None:
-        """Store a message again. Raises NotFound."""
-        if self._transaction.change(_SAVE, {**_values(message), "key": message.id}) != 1:
+        """Store what became of a message; what came stays as it came. Raises NotFound."""
+        if self._transaction.change(_SAVE, {**_fate(message), "key": message.id}) != 1:
             raise NotFound("There is no such message.")
 
     def get(self, message: int) -> StoredMessage:
@@ -86,6 +86,12 @@ def _values(message: StoredMessage) -> dict[str, Any]:
         "message_type": storable(message.message_type, 32),
         "content_sha256": message.content_sha256,
         "raw": message.raw,
+        **_fate(message),
+    }
+
+
+def _fate(message: StoredMessage) -> dict[str, Any]:
+    return {
         "outcome": message.outcome.value,
         "acknowledgement_code": message.acknowledgement_code,
         "answer": message.answer,
