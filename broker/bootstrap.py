@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import Engine
 
 from broker.db.backup import backup, restore
-from broker.db.engine import assert_durable, database_url, open_engine
+from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
 from broker.db.migrate import is_current, migrate
 from broker.db.reports import SqlReports
@@ -53,6 +53,21 @@ def read_site(config: Path, environ: Mapping[str, str]) -> LoadedSite:
 
     registry = DestinationRegistry.from_entry_points()
     return load_site(config, environ=environ, options_of=registry.options_of, known_keyword=known_keyword)
+
+
+_in_force: LoadedSite | None = None
+
+
+def hold_site(loaded: LoadedSite) -> None:
+    """Let every role forked from this process run on this very site file, whatever becomes of the one on disk."""
+    global _in_force
+    _in_force = loaded
+
+
+def _site_for(config: Path) -> LoadedSite:
+    if _in_force is not None and _in_force.path == config:
+        return _in_force
+    return read_site(config, os.environ)
 
 
 class Broker:
@@ -259,8 +274,10 @@ def open_broker(config: Path | None = None, data_dir: Path | None = None, *, rol
     """
     config = config or Path(os.environ.get("BROKER_CONFIG", "config/broker.yaml"))
     data_dir = (data_dir or Path(os.environ.get("BROKER_DATA_DIR", "data"))).absolute()
-    loaded = read_site(config, os.environ)
+    loaded = _site_for(config)
     environment = read_environment(os.environ)
+    if role == "cli" and environment.database_url is None and not (data_dir / SQLITE_FILE).exists():
+        raise ConfigurationError(f"no broker has run in {data_dir}: --data-dir or $BROKER_DATA_DIR?")
     data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     engine = open_engine(database_url(data_dir, environment.database_url))
     if role != "cli":

@@ -14,6 +14,7 @@ from broker.dicom.objects.file_header import scan_file
 from broker.dicom.objects.header import ScanPlan, known_keyword
 from broker.domain.facts import order_facts, routing_facts
 from broker.domain.rules import Routes, compile_routes
+from broker.errors import OutOfResources
 from broker.web.ports import Dashboard, HealthPart
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
@@ -51,8 +52,13 @@ def expected_roles(broker: Broker) -> tuple[str, ...]:
 def health(broker: Broker) -> list[HealthPart]:
     """Answer every role's last proof; a role with several processes is well when all of them are."""
     now = broker.clock.now()
-    lines = broker.reports.roles()
-    parts = []
+    try:
+        lines = broker.reports.roles()
+    except OutOfResources as error:
+        return [HealthPart("database", ok=False, detail=str(error))]
+    has_room = broker.files.has_room()
+    room = "above the reserve" if has_room else "the reserve is reached: images are refused (limits.storage)"
+    parts = [HealthPart("disk", ok=has_room, detail=room)]
     for role in expected_roles(broker):
         fresh = [line for line in lines if line.role == role and now - line.beat_at < STALE]
         failing = [line for line in fresh if not line.details.get("ok")]

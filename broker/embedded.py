@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sys
 import time
@@ -13,18 +12,22 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from broker.bootstrap import migrate_database, read_site
+import structlog
+
+from broker.bootstrap import hold_site, migrate_database, read_site
 from broker.db.engine import DataDirectoryLock, database_url, open_engine
-from broker.db.heartbeats import forget_host
-from broker.errors import BrokerError, ConfigurationError
+from broker.db.heartbeats import forget_host, retire
+from broker.errors import BrokerError, ConfigurationError, OutOfResources
 from broker.logs import configure_logging
 from broker.queue import embedded_socket
 from broker.settings import Site, read_environment
-from broker.site_file import LoadedSite
+from broker.site_file import LoadedSite, SiteFileError
 from broker.supervisor import Role, Supervisor
 from broker.valkey import EmbeddedValkey
 
 READY_TIMEOUT_S = 30.0
+
+log = structlog.get_logger()
 
 
 def serve_all(config: Path, data_dir: Path) -> int:
@@ -40,13 +43,20 @@ def serve_all(config: Path, data_dir: Path) -> int:
                 stack.enter_context(DataDirectoryLock(data_dir))
             refuse_ports_in_use(loaded.site)
             migrate_database(config, data_dir)
-            _forget_last_run(database_url(data_dir, environment.database_url))
+            address = database_url(data_dir, environment.database_url)
+            _forget_last_run(address)
             roles = list(_roles(loaded, config, data_dir))
             if environment.redis_url is None:
                 roles.insert(0, _valkey_role(data_dir))
             os.environ["BROKER_CONFIG"], os.environ["BROKER_DATA_DIR"] = str(config), str(data_dir)
             _preload()
-            return Supervisor(roles).run(on_started=lambda: _announce(loaded.site))
+            hold_site(loaded)
+            announcement = _Announcement(loaded.site)
+            return Supervisor(roles).run(
+                starting=announcement.is_due,
+                reload=lambda: _reload(config),
+                died=lambda role, pid: _forget(address, role, pid),
+            )
     except BrokerError as error:
         print(f"broker: {error}", file=sys.stderr)
         return 2
@@ -59,6 +69,30 @@ def _forget_last_run(address: str) -> None:
         forget_host(engine, host=socket.gethostname())
     finally:
         engine.dispose()
+
+
+def _forget(address: str, role: str, pid: int) -> None:
+    """Take back the heartbeat of a role that died, so that nobody takes it for healthy."""
+    engine = open_engine(address)
+    try:
+        retire(engine, role=role, host=socket.gethostname(), pid=pid)
+    except OutOfResources:
+        log.warning("no word of a dead role: the database does not answer")
+    finally:
+        engine.dispose()
+
+
+def _reload(config: Path) -> bool:
+    """Read the site file again; the one in force stays when the new one has problems."""
+    try:
+        loaded = read_site(config, os.environ)
+    except SiteFileError as error:
+        for problem in error.problems:
+            log.error("site file not reloaded", problem=str(problem))
+        return False
+    hold_site(loaded)
+    log.info("site file reloaded", sha256=loaded.sha256)
+    return True
 
 
 def _roles(loaded: LoadedSite, config: Path, data_dir: Path) -> Iterator[Role]:
@@ -91,7 +125,9 @@ def _worker(config: Path, data_dir: Path) -> int:
 
 
 def _valkey_role(data_dir: Path) -> Role:
-    return Role("valkey", lambda: EmbeddedValkey(data_dir, embedded_socket(data_dir)).run())
+    return Role(
+        "valkey", lambda: EmbeddedValkey(data_dir, embedded_socket(data_dir)).run(), is_replaceable=False
+    )
 
 
 def refuse_ports_in_use(site: Site) -> None:
@@ -122,36 +158,53 @@ def _preload() -> None:
         point.load()
 
 
-def _announce(site: Site) -> None:
-    """Say where the broker listens, once every port answers."""
-    listen = site.listen
-    listeners = {"HL7": listen.hl7, "DICOM": listen.dicom, "storage": listen.storage, "dashboard": listen.web}
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    for name, listener in listeners.items():
-        if listener is None or listener.port == 0:
-            continue
-        if not _answers(listener.host, listener.port, deadline):
-            print(f"broker: {name} does not answer yet on {listener.host}:{listener.port}", file=sys.stderr)
-            return
-    print(
-        f"broker: serving {site.site.name}\n"
-        f"  HL7        {listen.hl7.host}:{listen.hl7.port}\n"
-        f"  DICOM      {listen.dicom.host}:{listen.dicom.port}  AE title {site.site.ae_title}\n"
-        + (f"  storage    {listen.storage.host}:{listen.storage.port}\n" if listen.storage else "")
-        + f"  dashboard  http://{listen.web.host}:{listen.web.port}",
-        flush=True,
-    )
+class _Announcement:
+    """Says where the broker listens, once every port answers."""
+
+    def __init__(self, site: Site) -> None:
+        listen = site.listen
+        self._site = site
+        self._deadline = time.monotonic() + READY_TIMEOUT_S
+        self._silent = {
+            name: (listener.host, listener.port)
+            for name, listener in (
+                ("HL7", listen.hl7),
+                ("DICOM", listen.dicom),
+                ("storage", listen.storage),
+                ("dashboard", listen.web),
+            )
+            if listener is not None and listener.port
+        }
+
+    def is_due(self) -> bool:
+        """Look once; answer whether to look again."""
+        self._silent = {name: place for name, place in self._silent.items() if not _answers(*place)}
+        if self._silent and time.monotonic() < self._deadline:
+            return True
+        for name, (host, port) in self._silent.items():
+            print(f"broker: {name} does not answer yet on {host}:{port}", file=sys.stderr, flush=True)
+        if not self._silent:
+            self._say()
+        return False
+
+    def _say(self) -> None:
+        listen, site = self._site.listen, self._site.site
+        storage = f"  storage    {listen.storage.host}:{listen.storage.port}\n" if listen.storage else ""
+        print(
+            f"broker: serving {site.name}\n"
+            f"  HL7        {listen.hl7.host}:{listen.hl7.port}\n"
+            f"  DICOM      {listen.dicom.host}:{listen.dicom.port}  AE title {site.ae_title}\n"
+            f"{storage}"
+            f"  dashboard  http://{listen.web.host}:{listen.web.port}",
+            flush=True,
+        )
 
 
-def _answers(host: str, port: int, deadline: float) -> bool:
+def _answers(host: str, port: int) -> bool:
     from broker.roles import reachable
 
-    while time.monotonic() < deadline:
-        try:
-            with socket.create_connection((reachable(host), port), timeout=1.0):
-                return True
-        except OSError:
-            if signal.sigtimedwait({signal.SIGTERM, signal.SIGINT}, 0.05) is not None:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return False
-    return False
+    try:
+        with socket.create_connection((reachable(host), port), timeout=1.0):
+            return True
+    except OSError:
+        return False

@@ -34,6 +34,11 @@ _PATIENT_KEYS = frozenset(
         "data_set",
     }
 )
+_QUIET = (
+    *("sqlalchemy", "kombu", "amqp", "alembic", "httpx", "uvicorn.access", "uvicorn.error"),
+    # Two lines for every wake-up; what came of it is said by the worker.
+    *("celery.redirected", "celery.worker.strategy", "celery.app.trace"),
+)
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))}
 
 
@@ -85,7 +90,7 @@ def configure_logging(*, role: str, level: str = "INFO", stream: TextIO | None =
     warnings.simplefilter("ignore", category=UserWarning)
     for noisy in ("pydicom", "pynetdicom", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    for quiet in ("sqlalchemy", "kombu", "amqp", "uvicorn.access", "alembic", "celery.redirected", "httpx"):
+    for quiet in _QUIET:
         logging.getLogger(quiet).setLevel(logging.WARNING)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -18,6 +19,8 @@ from broker.errors import ConfigurationError
 from broker.settings import RESERVED_VARIABLES, OptionsOf, Site
 
 Path_ = tuple[str | int, ...]
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,8 @@ def _apply_environment(tree: CommentedMap, environ: Mapping[str, str]) -> dict[P
             continue
         key = tuple(variable.removeprefix("BROKER_").lower().split("__"))
         if len(key) < 2:
+            if not variable.startswith(("BROKER_TEST_", "BROKER_FAILPOINTS")):
+                log.warning("variable not known", variable=variable)
             continue
         node: Any = tree
         for part in key[:-1]:

@@ -30,6 +30,8 @@ class Role:
     name: str
     run: Callable[[], int]
     """Runs until SIGTERM; answers the exit code."""
+    is_replaceable: bool = True
+    """Starts anew when the configuration is reloaded."""
 
 
 @dataclass(slots=True)
@@ -39,11 +41,15 @@ class _Child:
     started: float = 0.0
     failures: int = 0
     restart_at: float | None = field(default=0.0)
+    is_leaving: bool = False
+    """Told to end because of a reload."""
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel for SIGTERM when the parent is gone, so that no role outlives its supervisor."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(1)  # it went before we asked
 
 
 class Supervisor:
@@ -54,28 +60,40 @@ class Supervisor:
         self._children = [_Child(role) for role in roles]
         self._grace_s = grace_s
 
-    def run(self, on_started: Callable[[], None] | None = None) -> int:
-        """Start everything, restart what dies, stop everything on SIGTERM or SIGINT. Answers the exit code."""
+    def run(
+        self,
+        *,
+        starting: Callable[[], bool] = lambda: False,
+        reload: Callable[[], bool] = lambda: False,
+        died: Callable[[str, int], None] = lambda _role, _pid: None,
+    ) -> int:
+        """Start everything, restart what dies, stop everything on SIGTERM or SIGINT. Answers the exit code.
+
+        `starting` is asked until it answers False. On SIGHUP `reload` is asked, and when it answers True every
+        role ends in order and starts anew. `died` hears the name and process of a role that ended by itself.
+        """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         try:
             self._start_due(before)
-            if on_started is not None:
-                on_started()
+            is_starting = True
             while True:
-                received = signal.sigtimedwait(_WATCHED, self._wait_s())
+                is_starting = is_starting and starting()
+                received = signal.sigtimedwait(
+                    _WATCHED, self._wait_s(at_most_s=0.1 if is_starting else 3600.0)
+                )
                 if received is not None and received.si_signo in {signal.SIGTERM, signal.SIGINT}:
                     break
-                if received is not None and received.si_signo == signal.SIGHUP:
-                    self._signal_all(signal.SIGHUP)
-                self._reap()
+                if received is not None and received.si_signo == signal.SIGHUP and reload():
+                    self._replace_all()
+                self._reap(died)
                 self._start_due(before)
             return self._stop()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _wait_s(self) -> float:
+    def _wait_s(self, *, at_most_s: float) -> float:
         due = [child.restart_at for child in self._children if child.restart_at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else 3600.0
+        return min(at_most_s, max(0.0, min(due) - time.monotonic())) if due else at_most_s
 
     def _start_due(self, mask: set[int | signal.Signals]) -> None:
         for child in self._children:
@@ -84,13 +102,16 @@ class Supervisor:
                 child.started, child.restart_at = time.monotonic(), None
                 log.info("role started", started_role=child.role.name, child=child.pid)
 
-    def _reap(self) -> None:
+    def _reap(self, died: Callable[[str, int], None]) -> None:
         """Collect the dead and say when each starts again: at once, then slower while it keeps dying young."""
         for child in self._children:
             if not child.pid or child.restart_at is not None:
                 continue
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid == 0:
+                continue
+            if child.is_leaving:
+                child.pid, child.is_leaving, child.restart_at = 0, False, time.monotonic()
                 continue
             lived_s = time.monotonic() - child.started
             child.failures = 0 if lived_s > _MIN_LIFE_S else child.failures + 1
@@ -104,6 +125,14 @@ class Supervisor:
                 lived_s=round(lived_s, 1),
                 restart_in_s=pause_s,
             )
+            died(child.role.name, pid)
+
+    def _replace_all(self) -> None:
+        """Let every role that can be replaced end in order; it starts anew as soon as it has."""
+        for child in self._children:
+            if child.pid and child.role.is_replaceable:
+                child.is_leaving = True
+                os.kill(child.pid, signal.SIGTERM)
 
     def _signal_all(self, number: signal.Signals) -> None:
         for child in self._children:
@@ -133,12 +162,13 @@ class Supervisor:
 
 
 def _fork(role: Role, mask: set[int | signal.Signals]) -> int:
+    parent = os.getpid()
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
-        die_with_parent()
+        die_with_parent(parent)
         for number in _WATCHED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

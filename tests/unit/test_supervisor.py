@@ -35,7 +35,8 @@ PROGRAM = textwrap.dedent(
             signal.pause()
 
     roles = {"waits": waits, "deaf": deaf}
-    sys.exit(Supervisor([Role(n, roles[n]) for n in sys.argv[2:]], grace_s=float(sys.argv[1])).run())
+    supervisor = Supervisor([Role(n, roles[n]) for n in sys.argv[3:]], grace_s=float(sys.argv[1]))
+    sys.exit(supervisor.run(reload=lambda: sys.argv[2] == "True"))
     """
 )
 
@@ -44,9 +45,9 @@ PROGRAM = textwrap.dedent(
 def start():
     running = []
 
-    def begin(*args):
+    def begin(grace_s, *roles, reload=False):
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *args],
+            [sys.executable, "-c", PROGRAM, grace_s, str(reload), *roles],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -103,3 +104,28 @@ def test_stopping_waits_for_the_slowest_not_for_the_grace(start):
 
     assert supervisor.wait(15) == 0
     assert time.monotonic() - before < 10
+
+
+def test_sighup_replaces_roles_in_order_when_the_reload_is_good(start):
+    supervisor = start("5", "waits", reload=True)
+    first = supervisor.stdout.readline()
+
+    supervisor.send_signal(signal.SIGHUP)
+
+    assert supervisor.stdout.readline() == "bye\n"
+    assert supervisor.stdout.readline().startswith("up ")
+    assert first != ""
+    supervisor.terminate()
+    assert supervisor.wait(10) == 0
+
+
+def test_sighup_changes_nothing_when_the_reload_is_bad(start):
+    supervisor = start("5", "waits", reload=False)
+    supervisor.stdout.readline()
+
+    supervisor.send_signal(signal.SIGHUP)
+    supervisor.terminate()
+
+    assert supervisor.stdout.readline() == "bye\n"
+    assert supervisor.stdout.read() == ""
+    assert supervisor.wait(10) == 0
