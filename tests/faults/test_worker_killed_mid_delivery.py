@@ -1,9 +1,12 @@
 """Workers are killed, frozen and stopped in the middle of a delivery; the receiver keeps the ledger."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from broker.domain.delivery import DeliveryState
 from broker.queue import CeleryQueue
@@ -79,7 +82,7 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     queue.wake([wake(key)])
     queue.close()
     assert bench.receiver.held.wait(20), bench.logs()
-    os.kill(frozen.pid, signal.SIGSTOP)
+    freeze_outside_of_a_transaction(frozen.pid, bench.url)
     bench.receiver.hold_at = None
     bench.receiver.go_on.set()
     bench.start("sweep")
@@ -92,6 +95,20 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     assert bench.rows() == rows
     assert len(bench.receiver.counts()) == 6
     assert frozen.poll() is None
+
+
+def freeze_outside_of_a_transaction(pid, url):
+    """Stop a process while it does not hold SQLite's write lock: a stopped writer stops everybody."""
+    database = make_url(url).database
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with contextlib.closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as look:
+                look.execute("BEGIN IMMEDIATE")
+                look.execute("ROLLBACK")
+                return
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.timeout(90)

@@ -1,6 +1,7 @@
 """The `mllp` destination against real sockets: every answer a RIS may give, and none."""
 
 import contextlib
+import select
 import socket
 import ssl
 import subprocess
@@ -136,6 +137,8 @@ def test_a_connection_the_ris_closed_between_messages_is_replaced(tmp_path):
     with Ris(ack("AA") + b"BYE", ack("AA")) as ris:
         destination = a_destination(ris.port, tmp_path)
         assert isinstance(send(destination), Delivered)
+        # The end of the connection has arrived here; a sender that writes before it has would try again later.
+        assert select.select([destination._client._socket], [], [], 10)[0]
         assert isinstance(send(destination), Delivered)
         assert ris.connections == 2
         destination.close()
