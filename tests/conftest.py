@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
@@ -19,6 +20,11 @@ from broker.workflow.ports import UnitsOfWork
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.postgres import administer, postgres_server
+
+# In CI the same examples every time, or a commit would be judged by luck; elsewhere new ones.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("here", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "here")
 
 _numbers = itertools.count(1)
 BOTH_DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
