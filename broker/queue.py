@@ -136,6 +136,7 @@ class CeleryQueue:
         socket_timeout_s: float = 2.0,
         first_pause_s: float = 0.5,
         max_pause_s: float = 5.0,
+        rest_s: float = 0.005,
     ) -> None:
         """Prepare; nothing is connected and no thread runs before the first wake-up."""
         self._redis_url = redis_url
@@ -143,6 +144,7 @@ class CeleryQueue:
         self._socket_timeout_s = socket_timeout_s
         self._first_pause_s = first_pause_s
         self._max_pause_s = max_pause_s
+        self._rest_s = rest_s
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: dict[WakeUp, None] = {}
@@ -214,6 +216,8 @@ class CeleryQueue:
             if self._is_down:
                 self._is_down = False
                 log.info("wake-ups are published again", dropped=self.dropped)
+            # A push of 4,000 images is one wake-up every few milliseconds, not one for each.
+            self._pause(self._rest_s)
 
     def _take(self) -> list[WakeUp] | None:
         """Wait for wake-ups; None when there will be none any more."""
