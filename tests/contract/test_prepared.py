@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import bindparam, event, select, text, update
 
+from broker.db.engine import open_engine
 from broker.db.prepared import Prepared
 from broker.db.repositories.events import SqlEvents
 from broker.db.schema import EVENT, PATIENT
@@ -97,9 +98,9 @@ def test_a_statement_whose_text_depends_on_its_values_is_not_prepared(transactio
         transaction.rows(Prepared(expanding), {"keys": [1]})
 
 
-def test_a_connection_that_was_cut_is_unavailable_and_not_used_again(engine):
-    if engine.dialect.name != "postgresql":
-        pytest.skip("a file cannot be cut off")
+@pytest.mark.postgres  # a file cannot be cut off
+def test_a_connection_that_was_cut_is_unavailable_and_not_used_again(postgres_url):
+    engine = open_engine(postgres_url)
     transaction = Transaction(engine)
     own = transaction.execute(text("SELECT pg_backend_pid()")).scalar_one()
     with engine.begin() as other:
@@ -111,6 +112,7 @@ def test_a_connection_that_was_cut_is_unavailable_and_not_used_again(engine):
     transaction.rollback()
     assert transaction.rows(BY_ID, {"key": 1}) == []
     transaction.close()
+    engine.dispose()
 
 
 def test_one_event_and_many_are_written_alike(transaction):
