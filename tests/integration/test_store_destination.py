@@ -658,6 +658,18 @@ def test_a_storescp_that_sleeps_too_long_is_given_up(destination_to, items, tmp_
 
 @pytest.mark.peer
 @needs_dcmtk
+def test_a_storescp_that_sleeps_in_the_middle_still_gets_everything(destination_to, items, tmp_path):
+    with storescp(tmp_path, "--sleep-during", 1) as (port, folder):
+        destination = destination_to(port)
+        ledger = Ledger()
+        assert isinstance(destination.send(a_parcel(items(2)), ledger), Delivered)
+        destination.close()
+        assert len(list(folder.iterdir())) == 2
+    assert ledger.delivered == [1, 2]
+
+
+@pytest.mark.peer
+@needs_dcmtk
 @pytest.mark.parametrize("syntax", [JPEG2000Lossless, RLELossless])
 def test_a_storescp_that_takes_no_compression_gets_plain_pixels(destination_to, tmp_path, syntax):
     ds = compressed(syntax)
