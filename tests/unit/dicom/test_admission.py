@@ -2,6 +2,7 @@
 
 import ipaddress
 
+import pytest
 from structlog.testing import capture_logs
 
 from broker.dicom.admission import AdmittedDevice, DevicePolicy, HostNames, UnknownDevices
@@ -106,3 +107,23 @@ def test_a_peer_that_changes_its_title_fills_no_memory():
             told.refused(knock(CALLED_AE_TITLE_NOT_RECOGNIZED, f"T{number}"))
     assert len(lines) == 2500
     assert len(told._told) <= 1000
+
+
+@pytest.mark.parametrize(
+    ("unknown", "calling", "called", "address", "answer"),
+    [
+        ("never", "CT1", "BROKER", "10.0.0.1", None),
+        ("never", "CT1", "BROKER", "10.0.0.9", CALLING_AE_TITLE_NOT_RECOGNIZED),
+        ("never", "STRANGER", "BROKER", "127.0.0.1", CALLING_AE_TITLE_NOT_RECOGNIZED),
+        ("loopback", "STRANGER", "BROKER", "127.0.0.1", None),
+        ("loopback", "STRANGER", "BROKER", "::1", None),
+        ("loopback", "STRANGER", "BROKER", "10.0.0.9", CALLING_AE_TITLE_NOT_RECOGNIZED),
+        ("always", "STRANGER", "BROKER", "10.0.0.9", None),
+        ("always", "CT1", "OTHER", "10.0.0.1", CALLED_AE_TITLE_NOT_RECOGNIZED),
+        ("always", "CT1", "broker", "10.0.0.1", CALLED_AE_TITLE_NOT_RECOGNIZED),
+    ],
+)
+def test_titles_and_addresses_decide(unknown, calling, called, address, answer):
+    device = AdmittedDevice("CT1", (ipaddress.ip_network("10.0.0.1"),))
+    policy = DevicePolicy("BROKER", (device,), UnknownDevices(unknown))
+    assert policy.admit(calling, called, address, None) == answer
