@@ -7,7 +7,6 @@ import logging
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -191,7 +190,7 @@ def _wait(board: Board, done: Callable[[], bool], *, every_s: float = 0.2) -> No
 def _stay(board: Board) -> None:
     """Keep everything up until Ctrl-C."""
     board.say(f"{board.now} · Ctrl-C ends the demo")
-    over = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        over.wait()
+        while True:
+            time.sleep(1.0)

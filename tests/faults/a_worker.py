@@ -9,7 +9,6 @@ import json
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -150,10 +149,10 @@ def run_sweep(values):
         limits=SweeperLimits(interval_s=0.5, overdue_s=values.get("overdue_s", 5), thorough_s=2),
         sending=limits(values),
     )
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Before a thread exists that could be told instead of this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     sweeper.start()
-    stop.wait()
+    signal.sigwait({signal.SIGTERM})
     sweeper.stop(10)
     return 0
 

@@ -11,7 +11,7 @@ import pytest
 
 PROGRAM = textwrap.dedent(
     """
-    import os, signal, sys, threading
+    import os, signal, sys
     from broker.logs import configure_logging
     from broker.supervisor import Role, Supervisor
 
@@ -21,10 +21,9 @@ PROGRAM = textwrap.dedent(
         os.write(1, (line + "\\n").encode())
 
     def waits():
-        stop = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         note(f"up {os.getpid()}")
-        stop.wait()
+        signal.sigwait({signal.SIGTERM})
         note("bye")
         return 0
 
