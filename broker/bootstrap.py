@@ -28,6 +28,7 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.destinations import DestinationRegistry
 from broker.domain.delivery import RetryPolicy
 from broker.errors import ConfigurationError, NotFound
+from broker.failpoints import failpoint
 from broker.files.store import DiskFileStore
 from broker.queue import CeleryQueue, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
@@ -189,11 +190,15 @@ class Broker:
     def route(self, instance_ids: Sequence[int]) -> object:
         """Decide where images go; those already decided are left."""
         policy = self.routing
+        failpoint("route.before_claim")
         with self.units_of_work() as uow:
             uow.lock("routing")
+            failpoint("route.after_claim")
             routed = route(uow, instance_ids, policy, now=self.clock.now())
+            failpoint("route.before_commit")
             uow.commit()
-            return routed
+        failpoint("route.after_commit")
+        return routed
 
     def chores(self) -> Sequence[Chore]:
         """Answer what the sweeper does from time to time beside sweeping."""

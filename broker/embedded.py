@@ -18,6 +18,7 @@ from broker.bootstrap import hold_site, migrate_database, read_site
 from broker.db.engine import DataDirectoryLock, database_url, open_engine
 from broker.db.heartbeats import forget_host, retire
 from broker.errors import BrokerError, ConfigurationError, OutOfResources
+from broker.failpoints import failpoint
 from broker.logs import configure_logging
 from broker.queue import embedded_socket
 from broker.settings import Site, read_environment
@@ -43,6 +44,7 @@ def serve_all(config: Path, data_dir: Path) -> int:
                 stack.enter_context(DataDirectoryLock(data_dir))
             refuse_ports_in_use(loaded.site)
             migrate_database(config, data_dir)
+            failpoint("start.after_migration")
             address = database_url(data_dir, environment.database_url)
             _forget_last_run(address)
             roles = list(_roles(loaded, config, data_dir))

@@ -26,6 +26,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from broker.errors import ConfigurationError
+from broker.failpoints import failpoint
 from broker.workflow.ports import Task, WakeUp
 
 ROUTE_QUEUE = "route"
@@ -201,7 +202,9 @@ class CeleryQueue:
                 publisher.close()
                 return
             try:
+                failpoint("wake_up.before_publish")
                 publisher.publish(coalesced(batch))
+                failpoint("wake_up.after_publish")
                 self.published += len(batch)
             except Exception as error:  # whatever Redis, kombu or the network raise: hints are lost, not work
                 publisher.close()

@@ -17,6 +17,7 @@ import structlog
 from broker.bootstrap import Broker, open_broker
 from broker.db.heartbeats import beat, retire
 from broker.errors import OutOfResources
+from broker.failpoints import failpoint
 from broker.logs import configure_logging
 from broker.settings import DicomListener, StorageListener
 
@@ -44,6 +45,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)
     configure_logging(role=name, level=os.environ.get("BROKER_LOG_LEVEL", "INFO"))
     with open_broker(config, data_dir, role=name) as broker:
+        failpoint("start.before_serving")
         running = STARTERS[name](broker)
         log.info("serving", detail=_prove(running)[1])
         started_at = broker.clock.now()

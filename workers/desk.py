@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from broker.domain.delivery import DeliveryState
+from broker.failpoints import failpoint
 from broker.workflow.deliveries import deliver
 from broker.workflow.sending import Attempt, SendingLimits, Wired, Worker
 from workers.leases import LeaseRenewer
@@ -84,6 +85,7 @@ class Desk:
         attempts = deliver(delivery_id, self.broker, worker=self._worker())
         for attempt in attempts:
             say(attempt)
+        failpoint("deliver.before_done")
         return attempts
 
     def route(self, instance_id: int) -> None:  # noqa: ARG002 - the id is a hint; the rows say what there is to do

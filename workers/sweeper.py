@@ -17,6 +17,7 @@ from typing import Protocol
 
 import structlog
 
+from broker.failpoints import failpoint
 from broker.queue import RedisProbe
 from broker.workflow.deliveries import places_of
 from broker.workflow.lease_watch import LeaseWatch
@@ -138,6 +139,7 @@ class Sweeper:
         now_s = time.monotonic()
         thorough = now_s - self._thorough_at_s >= self._limits.thorough_s or not self._thorough_at_s
         work = sweep(self._broker, limits=self._limits.sweep, watch=self._watch, thorough=thorough)
+        failpoint("sweep.before_wake_up")
         if thorough:
             self._thorough_at_s = now_s
         wake_ups = [*work.due, *(WakeUp(Task.ROUTE, key) for key in work.unrouted[:1])]
@@ -154,8 +156,9 @@ class Sweeper:
         for chore in self._chores:
             if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
                 self._chore_at_s[chore.name] = now_s
-                self._submit(("chore", chore.name), chore.run)
+                self._submit(("chore", chore.name), partial(_do, chore))
         self._swept_at_s = time.monotonic()
+        failpoint("sweep.after")
         return work
 
     def _run(self) -> None:
@@ -216,6 +219,12 @@ class Sweeper:
                 log.warning("redis does not answer, the sweep does the work")
             else:
                 log.info("redis answers again")
+
+
+def _do(chore: Chore) -> None:
+    failpoint("sweep.before_chore")
+    chore.run()
+    failpoint("sweep.after_chore")
 
 
 def sweep_role(broker: SweepingBroker) -> Sweeper:

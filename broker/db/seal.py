@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, select, update
 from broker.db.engine import reading
 from broker.db.schema import EVENT, SEAL_HEAD
 from broker.db.transaction import Transaction
+from broker.failpoints import failpoint
 
 _START = bytes(32)
 _MAX_PROBLEMS = 100
@@ -63,7 +64,9 @@ def seal_events(engine: Engine, *, batch: int = 1000, max_batches: int = 100) ->
                 return sealed
         with closing(Transaction(engine)) as transaction:
             sealed += _seal_batch(transaction, batch)
+            failpoint("seal.before_commit")
             transaction.commit()
+        failpoint("seal.after_commit")
     return sealed
 
 

@@ -23,6 +23,7 @@ from broker.db.repositories.performed_steps import SqlPerformedSteps
 from broker.db.repositories.steps import SqlSteps
 from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
+from broker.failpoints import failpoint
 from broker.workflow.ports import (
     Clock,
     Decisions,
@@ -92,6 +93,7 @@ class SqlUnitOfWork:
         wake_ups = tuple(dict.fromkeys(self._wake_ups))
         self._wake_ups.clear()
         if wake_ups:
+            failpoint("wake_up.after_commit")
             self._queue.wake(wake_ups)
 
     @contextmanager

@@ -145,6 +145,7 @@ class Intake:
         """
         with self._units_of_work() as uow:
             answers = [self._handle(uow, message, guarded=guarded) for message in messages]
+            failpoint("hl7.before_commit")
             uow.commit()
         failpoint("hl7.after_commit")
         return answers

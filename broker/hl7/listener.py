@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from broker.failpoints import failpoint
 from broker.hl7.exchange import HANG_UP, Answer, InboundMessage, MessageHandler
 from broker.hl7.mllp import Frame, Framer, FramingError, FramingFault, frame
 from broker.workflow.ports import Clock
@@ -169,6 +170,7 @@ class MllpListener:
             count = min(len(self._arrived), self.limits.max_batch)
             batch = [self._arrived.popleft() for _ in range(count)]
             messages = [message for _, message in batch]
+            failpoint("hl7.received")
             try:
                 answers = await loop.run_in_executor(self._executor, self._handler.handle_batch, messages)
             except Exception as error:
@@ -176,6 +178,7 @@ class MllpListener:
                 answers = [HANG_UP] * count
             self.counters["messages"] += count
             self.counters["batches"] += 1
+            failpoint("hl7.before_answer")
             for (connection, _), answer in zip(batch, answers, strict=True):
                 connection.deliver(answer)
 

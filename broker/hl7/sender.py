@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.errors import BrokerError, InvalidValue
+from broker.failpoints import failpoint
 from broker.hl7.mllp import START, Frame, Framer, frame
 from broker.hl7.tokenizer import tokenize
 from broker.workflow.ports import CheckResult, DestinationContext, Parcel, Settled
@@ -119,6 +120,7 @@ class MllpClient:
         try:
             self._socket.settimeout(self._options.answer_timeout_s)
             self._socket.sendall(frame(message))
+            failpoint("deliver.message_sent")
             return self._await(control_id, deadline_s)
         except TimeoutError as error:
             self.close()  # a late answer must not be taken for the next one
@@ -278,6 +280,7 @@ class MllpDestination:
             return RetryLater(str(error))
         except BrokerError as error:
             return Rejected(f"The message cannot be sent: {error}")
+        failpoint("deliver.message_answered")
         outcome = judge(answer)
         self._log.info("message answered", delivery=parcel.delivery, acknowledgement_code=answer.code[:2])
         return outcome

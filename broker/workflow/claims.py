@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
 from broker.errors import NotFound
+from broker.failpoints import failpoint
 from broker.workflow.destination_health import lock_destination, may_send, note_misconfigured
 from broker.workflow.ports import Delivery, UnitOfWork
 from broker.workflow.sending import DestinationEntry, Wired, Worker, record_move
@@ -43,8 +44,10 @@ def claim(delivery_id: int, wired: Wired, worker: Worker) -> Claimed | None:
         if not may_send(uow.destinations.get(name)):
             return None
         claimed = _claim_in(uow, delivery_id, entry, wired, worker)
+        failpoint("deliver.before_claim")
         uow.commit()
-        return claimed
+    failpoint("deliver.after_claim")
+    return claimed
 
 
 def _claim_in(

@@ -24,6 +24,7 @@ from broker.domain.delivery import (
 from broker.domain.events import EventName
 from broker.domain.settlement import Settlement, Try, settle
 from broker.errors import DatabaseUnavailable, LeaseLost
+from broker.failpoints import failpoint
 from broker.workflow.claims import Claimed, claim, claim_next
 from broker.workflow.destination_health import may_send, note_contact, note_failure, note_misconfigured
 from broker.workflow.ports import Delivery, ItemResult, Parcel, ParcelItem, Task, UnitOfWork, WakeUp
@@ -110,7 +111,9 @@ class _Grip:
             return
         with self.wired.units_of_work() as uow:
             self._settle_in(uow, results)
+            failpoint("settle.items_before_commit")
             uow.commit()
+        failpoint("settle.items_after_commit")
 
     def hold_in(self, uow: UnitOfWork) -> None:
         """Lock the row under the fence, and write what was held back. Raises LeaseLost."""
@@ -234,8 +237,10 @@ def _settle(
         following = claim_next(uow, entry, wired, worker) if goes_on else None
         if following is None:
             _wake_next(uow, entry, wired)
+        failpoint("settle.before_commit")
         uow.commit()
-        return settlement, following
+    failpoint("settle.after_commit")
+    return settlement, following
 
 
 _EVENT_NAMES = {

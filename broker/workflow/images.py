@@ -15,6 +15,7 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import FactValues
 from broker.errors import DuplicateKey
+from broker.failpoints import failpoint
 from broker.workflow.ports import (
     Clock,
     Delivery,
@@ -94,6 +95,7 @@ def receive_images(
             now = clock.now()
             ids = uow.instances.add_many([_row(received, now=now) for received in batch])
             uow.wake(WakeUp(Task.ROUTE, ids[0]))
+            failpoint("cstore.before_commit")
             uow.commit()
             return [
                 Receipt(key, Reception.NEW, received.file.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.domain.delivery import ItemState
+from broker.failpoints import failpoint
 from broker.workflow.ports import Clock, ItemResult, ParcelItem, Settled
 
 BATCH_ITEMS = 20
@@ -62,6 +63,8 @@ class Progress:
 
     def _add(self, result: ItemResult) -> None:
         self._waiting.append(result)
+        if len(self._waiting) > 1:
+            failpoint("deliver.mid_batch")
         is_full = len(self._waiting) >= self._batch_items
         if is_full or self._clock.monotonic() - self._flushed_at_s >= self._interval_s:
             self.flush()

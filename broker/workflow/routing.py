@@ -13,6 +13,7 @@ from datetime import datetime
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import CALLING_AE_TITLE, FactValues, order_facts, routing_facts
 from broker.domain.rules import Route, Unit, decide
+from broker.failpoints import failpoint
 from broker.workflow.placement import DEFAULT_PRIORITY, HELD_FOR_IDENTITY, Placement, Target
 from broker.workflow.ports import (
     Clock,
@@ -158,6 +159,7 @@ class _Batch:
             for instance in self._uow.instances.get_many(instances)
             if instance.state is InstanceState.RECEIVED
         ]
+        failpoint("route.after_facts")
         alike: dict[tuple[InstanceState, int | None], list[int]] = {}
         for proposal in proposed:
             alike.setdefault((proposal.state, proposal.joined.order), []).append(proposal.instance.id)

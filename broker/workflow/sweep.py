@@ -14,6 +14,7 @@ from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_deliver
 from broker.domain.events import EventName
 from broker.domain.settlement import after_expired_lease
 from broker.errors import NotFound
+from broker.failpoints import failpoint
 from broker.workflow.destination_health import (
     BreakerPolicy,
     finish_probe,
@@ -72,11 +73,13 @@ def sweep(
     A `thorough` sweep also looks for what no live destination will ever ask for.
     """
     watch = watch or LeaseWatch()
+    failpoint("sweep.before")
     collected = _collect(wired, limits)
     may_judge = watch.look(wired.clock)
     expired = _take_back(wired, limits) if may_judge else 0
     if may_judge and thorough:
         expired += _take_back_stranded(wired, limits, watch)
+    failpoint("sweep.after_take_back")
     died = _bury(wired, limits) if thorough else 0
     with wired.units_of_work() as uow:
         now = wired.clock.now()

@@ -69,7 +69,9 @@ def test_workflow_knows_only_domain_and_its_ports(path):
     for name in imports(path):
         top = name.partition(".")[0]
         if top == "broker":
-            assert inside(name, "broker.domain", "broker.errors", "broker.workflow"), name
+            assert inside(name, "broker.domain", "broker.errors", "broker.workflow", "broker.failpoints"), (
+                name
+            )
         else:
             assert top in STDLIB, name
 

@@ -228,12 +228,12 @@ def test_a_report_whose_answer_was_lost_is_kept_and_the_scanner_is_told_so(broke
     send(broker.hl7, orm(accession="K2", patient_id="PK2"))
     (entry,) = findscu(broker.dicom, "0008,0050=K2", "0020,000D", "0040,1001", "0040,0100[0].0040,0009")
     uid = generate_uid()
-    with arm("mpps.after_commit"):
+    with arm("mpps.create_after_commit"):
         assert report(broker, uid, creation(entry)) is None
     answered = wait_until(lambda: report(broker, uid, creation(entry)), what="an answer")
     assert answered == 0x0111, "N-CREATE of what is there"
 
-    with arm("mpps.after_commit"):
+    with arm("mpps.set_after_commit"):
         assert report(broker, uid, completion(), create=False) is None
     answered = wait_until(lambda: report(broker, uid, completion(), create=False), what="an answer")
     assert answered == 0x0110, "N-SET of what is final"

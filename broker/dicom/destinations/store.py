@@ -22,6 +22,7 @@ from broker.dicom.network.payload import PayloadTooShort
 from broker.dicom.network.status import judge_error, outcome_of
 from broker.dicom.objects.transcode import Untranscodable, encoded_as
 from broker.domain.delivery import Delivered, Outcome
+from broker.failpoints import failpoint
 from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
@@ -87,6 +88,7 @@ class StoreDestination:
             stop = self._send_all(run, parcel)
         finally:
             run.give_back()
+        failpoint("deliver.after_last_send")
         run.progress.flush()
         outcome = run.outcome(stop)
         if not isinstance(outcome, Delivered):

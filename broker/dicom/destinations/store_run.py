@@ -8,6 +8,7 @@ from typing import Final
 from broker.dicom.destinations.associations import AssociationPool, KeptAssociation, Pair, release
 from broker.dicom.network.status import FailureClass, ServiceKind, Verdict, judge_status, outcome_of
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
+from broker.failpoints import failpoint
 from broker.workflow.ports import ParcelItem
 from broker.workflow.progress import Progress
 
@@ -47,6 +48,7 @@ class StoreRun:
         covered = {pair for kept in self._held for pair in kept.pairs}
         kept = self.pool.take(pair, [pair for pair in self.contexts if pair not in covered])
         self._held.append(kept)
+        failpoint("deliver.after_open")
         return kept
 
     def drop(self, kept: KeptAssociation) -> None:
@@ -71,6 +73,8 @@ class StoreRun:
         wire_status = f"{status:04X}"
         if status in STORED:
             self._strays_in_a_row = 0
+            if kept.stored == 1:
+                failpoint("deliver.after_first_send")
             self.progress.deliver(item, wire_status=wire_status)
             return None
         verdict = judge_status(ServiceKind.STORAGE, status)

@@ -96,8 +96,9 @@ class PerformedStepService:
         state = read_creation(data, Syntax(request.context.transfer_syntax), self._reading(request))
         with self._units_of_work() as uow:
             create_performed_step(self._work(uow), uid, state, calling_ae_title=request.peer.calling_ae_title)
+            failpoint("mpps.create_before_commit")
             uow.commit()
-        failpoint("mpps.after_commit")
+        failpoint("mpps.create_after_commit")
         if state.notes:
             log.info("performed step read leniently", sop_instance_uid=uid, notes=state.notes)
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
@@ -111,8 +112,9 @@ class PerformedStepService:
         )
         with self._units_of_work() as uow:
             update_performed_step(self._work(uow), uid, modification)
+            failpoint("mpps.set_before_commit")
             uow.commit()
-        failpoint("mpps.after_commit")
+        failpoint("mpps.set_after_commit")
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
 
     def _get(self, request: Request, uid: str, data: bytes) -> Response:  # noqa: ARG002 - N-GET sends none

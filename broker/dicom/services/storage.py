@@ -88,6 +88,7 @@ class StorageService:
         """Make an object durable that has come in whole. Raises ServiceError when it is refused."""
         received = _checked(request, header)
         try:
+            failpoint("cstore.after_last_bytes")
             kept = file.keep()
             failpoint("cstore.after_file")
             receipt = self._commit.submit(received(kept))
@@ -117,6 +118,7 @@ class _ObjectReceiver:
         """Take the next bytes."""
         try:
             self._file.write(data)
+            failpoint("cstore.after_first_bytes")
         except OutOfResources as error:
             raise _out_of_resources(self._request, error) from error
         if not self._scanner.done:
@@ -143,6 +145,7 @@ class _ObjectReceiver:
             self._file.discard()
             log.exception("object not stored", association=self._request.peer.association_id)
             return (Response(error.dimse_status, error_comment="The object could not be stored"),)
+        failpoint("cstore.before_answer")
         return _SUCCESS
 
     def abandon(self) -> None:
