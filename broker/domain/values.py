@@ -95,14 +95,23 @@ def fold_name(text: str) -> str:
     PS3.4 C.2.2.2.1 leaves case and accents of PN to the implementation. Components keep their places and
     trailing empty ones are dropped, so `Müller^ Eva^^` and `MULLER^EVA` are the same name.
     """
-    if not text.isascii():
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    text = _without_marks(text)
     components = [" ".join(part.split()) for part in text.upper().replace("\x00", " ").split("^")]
     # Upper-casing may itself decompose (U+01F0): fold marks once more so that folding is idempotent.
-    folded = "^".join(components).rstrip("^")
-    if not folded.isascii():
-        folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
-    return folded
+    return _without_marks("^".join(components).rstrip("^"))
+
+
+def _without_marks(text: str) -> str:
+    if text.isascii():
+        return text
+    # One by one: marks are dropped, so their order is of no interest, and a peer that sends a hundred
+    # thousand of them in a row would have Python sort them in quadratic time.
+    return "".join(
+        part
+        for character in text
+        for part in unicodedata.normalize("NFKD", character)
+        if not unicodedata.combining(part)
+    )
 
 
 @dataclass(frozen=True, slots=True)

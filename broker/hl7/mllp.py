@@ -7,8 +7,10 @@ waits or reads a clock; `listener.py` owns both and tells the framer when a paus
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 START = b"\x0b"
 END = b"\x1c\r"
@@ -18,6 +20,7 @@ _EB = 0x1C
 _CR = 0x0D
 _LF = 0x0A
 _FILLER = b"\r\n \x00"
+_OTHER_THAN_START: Final = re.compile(rb"[^\x0b]")
 
 
 class FramingFault(Enum):
@@ -30,7 +33,7 @@ class FramingFault(Enum):
     CORRUPT = "an end of block stood inside the data; the block was discarded"
     TOO_LARGE = "the block is larger than this listener accepts"
     TRUNCATED = "the connection ended inside a block; it was discarded"
-    TOO_MANY_FAULTS = "too many faults without one good block between them"
+    TOO_MANY_FAULTS = "too many faults, or empty blocks, without one good block between them"
 
 
 _CLOSING = frozenset(
@@ -82,11 +85,13 @@ class Framer:
         max_message_bytes: int = 8 * 1024 * 1024,
         max_garbage_bytes: int = 64 * 1024,
         max_faults: int = 16,
+        max_empty_blocks: int = 10_000,
         head_bytes: int = 4096,
     ) -> None:
         self._max_message_bytes = max_message_bytes
         self._max_garbage_bytes = max_garbage_bytes
         self._max_faults = max_faults
+        self._max_empty_blocks = max_empty_blocks
         self._head_bytes = min(head_bytes, max_message_bytes)
         self._at = _At.OUTSIDE
         self._payload = bytearray()
@@ -94,6 +99,7 @@ class Framer:
         self._noise = bytearray()
         self._resyncing = False
         self._faults = 0
+        self._empty_in_a_row = 0
         self.empty_blocks = 0
 
     @property
@@ -135,8 +141,8 @@ class Framer:
         if self._at is not _At.AFTER_END:
             return []
         events: list[Frame | FramingError] = []
-        self._finish(events, tidy=False)
         self._at = _At.OUTSIDE
+        self._finish(events, tidy=False)
         return events
 
     def eof(self) -> list[Frame | FramingError]:
@@ -180,11 +186,12 @@ class Framer:
         return True
 
     def _read_inside(self, data: bytes, position: int, events: list[Frame | FramingError]) -> int:
-        end = data.find(_EB, position)
-        stop = len(data) if end < 0 else end
-        restart = data.find(_SB, position, stop)
-        if restart >= 0:
-            stop = restart
+        # The next start bounds the search for the end: whatever is sent, no byte is looked at twice.
+        restart = data.find(_SB, position)
+        stop = len(data) if restart < 0 else restart
+        end = data.find(_EB, position, stop)
+        if end >= 0:
+            stop, restart = end, -1
         if len(self._payload) + stop - position > self._max_message_bytes:
             self._payload += data[position : position + self._head_bytes]
             self._report(FramingFault.TOO_LARGE, events, head=self._head())
@@ -194,7 +201,8 @@ class Framer:
             if self._payload:
                 self._report(FramingFault.RESTARTED, events)
             self._payload.clear()
-            return restart + 1
+            other = _OTHER_THAN_START.search(data, restart)
+            return len(data) if other is None else other.start()
         if end < 0:
             return stop
         self._at = _At.AFTER_END
@@ -203,11 +211,11 @@ class Framer:
     def _read_after_end(self, data: bytes, position: int, events: list[Frame | FramingError]) -> int:
         following = data[position]
         if following == _SB:
-            self._finish(events, tidy=False)
             self._at = _At.INSIDE
+            self._finish(events, tidy=False)
         elif following in (_CR, _LF):
-            self._finish(events, tidy=following == _CR)
             self._at = _At.OUTSIDE
+            self._finish(events, tidy=following == _CR)
         else:
             # Payload cannot hold <1C>: these bytes are damaged. Guessing the end of an order is worse
             # than asking for it again.
@@ -225,8 +233,12 @@ class Framer:
             self._payload.clear()
             self._skipped_bytes = 0
             self._faults = 0
-        else:
-            self.empty_blocks += 1
+            self._empty_in_a_row = 0
+            return
+        self.empty_blocks += 1
+        self._empty_in_a_row += 1
+        if self._empty_in_a_row >= self._max_empty_blocks:
+            self._report(FramingFault.TOO_MANY_FAULTS, events)
 
     def _head(self) -> bytes:
         return bytes(self._payload[: self._head_bytes])

@@ -19,6 +19,8 @@ NULL: Final = '""'
 
 _MAX_FIELDS: Final = 512
 _MAX_COMPONENTS: Final = 128
+_MAX_MARKS: Final = 128
+"""Combining marks behind one letter; Unicode's own bound for streams is 30 (UAX #15, 12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +212,25 @@ class Segment:
         if escape and escape in text:
             text = _unescape(text, self._separators, self._codec)
         if not text.isascii():
-            text = unicodedata.normalize("NFC", text)
+            text = _composed(text)
         return text.strip(" ")
 
     def __repr__(self) -> str:
         return f"<Segment {self.name} {self.occurrence}>"  # never the content: it is a patient's
+
+
+def _composed(text: str) -> str:
+    """Compose the characters of a text (NFC), unless it holds more marks in a row than any script writes.
+
+    Python sorts the marks behind one letter in quadratic time: 64,000 of them would take seconds.
+    """
+    if len(text) > _MAX_MARKS:
+        marks = 0
+        for character in text:
+            marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+            if marks > _MAX_MARKS:
+                return text
+    return unicodedata.normalize("NFC", text)
 
 
 def _part(text: str, separator: str, number: int) -> str:

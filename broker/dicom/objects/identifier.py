@@ -53,6 +53,14 @@ _CODE_VALUE, _CODING_SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _LONG_CODE_VALUE, _URN_CODE_VALUE = 0x00080119, 0x00080120
 _WHOLE_STEP = tuple(attribute.tag for attribute in STEP_ATTRIBUTES)
 _CACHED_BYTES = 8 * 1024
+_MAX_KEY_CHARACTERS = 64 * 1024
+_MAX_SINGLE_KEY_CHARACTERS = 1024
+"""Of a name, date or time; of what may be a list, _MAX_KEY_CHARACTERS."""
+_MAX_PATTERNS = 128
+"""Of one key: each is tried on every entry that nothing else rules out."""
+_MAX_RETURN_KEYS = 512
+"""A device asks for some 150 at most; how to answer is remembered by them."""
+_SINGLE_KEYS = NAME_KEYS | {Key.START_DATE, Key.START_TIME, Key.BIRTH_DATE}
 
 _KEY_TAGS: dict[int, Key] = {
     attribute.tag: key for key in Key for attribute in KNOWN_TAGS.values() if attribute.keyword == key.value
@@ -145,6 +153,8 @@ def _understand(
                 if tag not in draft.step:
                     draft.step.append(tag)
             _key(draft, tag, element)
+    if len(draft.root) + len(draft.step or ()) + sum(len(keys) for _, keys in draft.items) > _MAX_RETURN_KEYS:
+        raise IdentifierRefused(f"the identifier has more than {_MAX_RETURN_KEYS} keys")
     if draft.step is None and device.adds_step_item:
         draft.step = list(_WHOLE_STEP)
     if device.uses_calling_ae_title and calling_ae_title:
@@ -210,6 +220,8 @@ def _key(draft: _Draft, tag: int, element: Element) -> None:
     text = decode(element.value, element.vr, draft.codecs)
     if text.strip(" \x00"):
         draft.seen.add(key)
+        if len(text) > (_MAX_SINGLE_KEY_CHARACTERS if key in _SINGLE_KEYS else _MAX_KEY_CHARACTERS):
+            raise IdentifierRefused("a key is longer than any value can be", elements=(tag,))
         _value_key(draft, tag, key, text)
 
 
@@ -247,7 +259,13 @@ def _value_key(draft: _Draft, tag: int, key: Key, text: str) -> None:
             raise IdentifierRefused(f"{key.value}: {problem}", elements=(tag,)) from None
         draft.ignored.append(f"{key.value}: {problem}")
     if criterion is not None:
+        _check_patterns(criterion, tag)
         draft.criteria.append(criterion)
+
+
+def _check_patterns(criterion: Criterion | None, tag: int) -> None:
+    if isinstance(criterion, TextCriterion) and len(criterion.patterns) > _MAX_PATTERNS:
+        raise IdentifierRefused(f"a key has more than {_MAX_PATTERNS} patterns", elements=(tag,))
 
 
 def _sequence_key(draft: _Draft, tag: int, key: Key | None, element: Element) -> None:
@@ -273,6 +291,8 @@ def _sequence_key(draft: _Draft, tag: int, key: Key | None, element: Element) ->
         meaning=text_of(item, _CODE_MEANING, draft.codecs),
     )
     if criterion is not None:
+        for part in (criterion.value, criterion.scheme, criterion.meaning):
+            _check_patterns(part, tag)
         draft.seen.add(key)
         draft.criteria.append(criterion)
 

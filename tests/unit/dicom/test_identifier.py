@@ -1,4 +1,5 @@
 import contextlib
+import struct
 
 import pytest
 from hypothesis import given
@@ -249,3 +250,34 @@ def test_no_key_value_makes_the_reader_fail_otherwise(key, value):
     data = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little")
     identifier = read_identifier(data + len(value).to_bytes(4, "little") + value, IMPLICIT)
     matches(identifier.query, StepView({key: ("X",)}))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"PatientName": "\u0301\u0323" * 50_000},
+        {"PatientName": "A*" * 50_000},
+        {"ScheduledProcedureStepStartDate": "20261121" * 5_000},
+        {"ScheduledProcedureStepDescription": "x" * 100_000},
+        {"StudyInstanceUID": "\\".join(["1.2.3"] * 20_000)},
+        {"AccessionNumber": "\\".join(f"A{n}*" for n in range(200))},
+        {"RequestedProcedureCodeSequence": [item(CodeValue="\\".join(f"C{n}?" for n in range(200)))]},
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_key_that_no_value_can_equal_and_every_entry_would_be_tried_on_is_refused(keys):
+    with pytest.raises(IdentifierRefused) as refused:
+        ask(**{"SpecificCharacterSet": "ISO_IR 192", **keys})
+    assert refused.value.elements == (tag_for_keyword(next(iter(keys))),)
+
+
+def test_a_list_of_a_thousand_studies_is_taken():
+    uids = [f"1.2.826.0.1.3680043.10.1.{n}" for n in range(1_000)]
+    identifier = ask(StudyInstanceUID=uids)
+    assert finds(identifier, STUDY_INSTANCE_UID=uids[-1])
+
+
+def test_an_identifier_with_more_keys_than_any_device_wants_is_refused():
+    data = b"".join(struct.pack("<HHI", 0x4010 + 2 * (n // 200), n % 200 + 1, 0) for n in range(600))
+    with pytest.raises(IdentifierRefused):
+        read_identifier(data, IMPLICIT)

@@ -13,6 +13,7 @@ from broker.domain.values import (
     DateRange,
     PersonName,
     TimeRange,
+    _without_marks,
     date_text,
     fold_name,
     parse_date,
@@ -68,6 +69,17 @@ def test_names_agree_without_case_and_accents_in_any_script():
     assert PersonName.parse("Müller^Eva").is_same_as(PersonName.parse("MULLER^EVA^Maria"))
     assert PersonName.parse("YAMADA^TARO=山田^太郎").is_same_as(PersonName.parse("=山田^太郎"))
     assert not PersonName.parse("MULLER^EVA").is_same_as(PersonName.parse("MULLER^ERNA"))
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=40))
+def test_folding_drops_every_mark_and_nothing_else(text):
+    whole = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    assert _without_marks(text) == whole
+
+
+@pytest.mark.timeout(30)
+def test_folding_a_name_of_marks_costs_what_its_length_costs():
+    assert fold_name("E" + "\u0301\u0323" * 500_000) == "E"
 
 
 @given(st.text(max_size=40))

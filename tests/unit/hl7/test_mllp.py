@@ -188,3 +188,19 @@ def test_any_chunking_gives_the_same_events(pieces, cuts):
 @given(st.lists(st.binary(min_size=1, max_size=200).map(lambda b: b.translate(None, b"\x0b\x1c") or b"x")))
 def test_what_was_framed_comes_back(payloads):
     assert fed(Framer(), b"".join(map(frame, payloads))) == [Frame(payload) for payload in payloads]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("unit", [b"\x0b", b"\x1c", b"\x0b\x1c\r", b"\x0b \r"])
+def test_storms_cost_what_their_length_costs(unit):
+    framer = Framer()
+    framer.feed(b"\x0b")
+    framer.feed(unit * (8_000_000 // len(unit)))  # looked at again and again, this would take many minutes
+
+
+def test_empty_blocks_and_nothing_else_close_in_the_end():
+    framer = Framer(max_empty_blocks=3)
+    assert fed(framer, b"\x0b\x1c\r" * 2 + frame(ONE) + b"\x0b\x1c\r" * 2) == [Frame(ONE)]
+    assert fed(framer, b"\x0b\x1c\r" + frame(TWO)) == [FramingError(FramingFault.TOO_MANY_FAULTS)]
+    assert framer.closed
+    assert framer.empty_blocks == 5

@@ -195,6 +195,19 @@ def test_hostile_fields_are_read_in_linear_time(field):
     assert time.perf_counter() - started < 1.0
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0f73", "\u0f73\u0f75\u0f81"])
+def test_marks_without_end_are_left_as_they_are_in_linear_time(marks):
+    field = marks * (60_000 // len(marks))
+    message = tokenize(f"{MSH}PID|{'|'.join(['E' + field] * 100)}\r")
+    assert all(message.value(f"PID-{number}") == "E" + field for number in range(1, 100))
+
+
+def test_as_many_marks_as_any_script_writes_are_composed():
+    text = "e\u0301" + "q\u0323\u0307" * 200 + "a\u0323\u0302" * 40
+    assert tokenize(f"{MSH}PID|{text}\r").value("PID-1") == unicodedata.normalize("NFC", text)
+
+
 def test_a_segment_never_shows_its_content():
     assert "Doe" not in repr(tokenize(MSH + "PID|1||7||Doe^Jane\r").segments[1])
 
