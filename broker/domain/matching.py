@@ -6,12 +6,13 @@ the authority: the database may only narrow, never decide.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Final
 
-from broker.domain.orders import Code, WorklistEntry
+from broker.domain.orders import AttributeValue, Code, EntityIdentifier, WorklistEntry
 from broker.domain.steps import StepStatus
 from broker.domain.values import DateRange, TimeRange, fold_name, parse_date, parse_time
 
@@ -537,42 +538,49 @@ def view_of(entry: WorklistEntry) -> StepView:
 
 def attribute_of(entry: WorklistEntry, keyword: str) -> str | tuple[str, ...] | tuple[Code, ...]:
     """Give the value of an attribute of an entry by its keyword; empty when it is not known."""
-    patient, order, procedure, step = entry.patient, entry.order, entry.procedure, entry.step
-    match keyword:
-        case "PatientName":
-            return patient.name
-        case "PatientID":
-            return patient.patient_id
-        case "IssuerOfPatientID":
-            return patient.issuer or ""
-        case "PatientBirthDate":
-            return patient.birth_date or ""
-        case "PatientSex":
-            return patient.sex or ""
-        case "AccessionNumber":
-            return order.accession_number or ""
-        case "PlacerOrderNumberImagingServiceRequest":
-            return order.placer_order_number.value if order.placer_order_number else ""
-        case "FillerOrderNumberImagingServiceRequest":
-            return order.filler_order_number.value if order.filler_order_number else ""
-        case "RequestedProcedureID":
-            return procedure.requested_procedure_id
-        case "StudyInstanceUID":
-            return procedure.study_instance_uid
-        case "ScheduledProcedureStepID":
-            return step.scheduled_procedure_step_id
-        case "Modality":
-            return step.modality or ""
-        case "ScheduledStationAETitle":
-            return step.station_ae_titles
-        case "ScheduledProcedureStepStartDate":
-            return step.start_date or ""
-        case "ScheduledProcedureStepStartTime":
-            return step.start_time or ""
-        case "ScheduledProcedureStepStatus":
-            return step.status.value
-    for part in (step, procedure, order, patient):
+    read = _FIELDS.get(keyword)
+    if read is not None:
+        return read(entry) or ""
+    for part in (entry.step, entry.procedure, entry.order, entry.patient):
         value = part.attributes.get(keyword)
         if value:
             return value
     return ""
+
+
+def attributes_of(entry: WorklistEntry) -> dict[str, AttributeValue]:
+    """Give every attribute of an entry that has a value, as `attribute_of` gives each."""
+    found = {
+        **entry.patient.attributes,
+        **{keyword: value for keyword, value in entry.order.attributes.items() if value},
+        **{keyword: value for keyword, value in entry.procedure.attributes.items() if value},
+        **{keyword: value for keyword, value in entry.step.attributes.items() if value},
+    }
+    for keyword, read in _FIELDS.items():
+        found[keyword] = read(entry) or ""
+    return {keyword: value for keyword, value in found.items() if value}
+
+
+_FIELDS: Final[Mapping[str, Callable[[WorklistEntry], str | tuple[str, ...] | None]]] = {
+    "PatientName": lambda entry: entry.patient.name,
+    "PatientID": lambda entry: entry.patient.patient_id,
+    "IssuerOfPatientID": lambda entry: entry.patient.issuer,
+    "PatientBirthDate": lambda entry: entry.patient.birth_date,
+    "PatientSex": lambda entry: entry.patient.sex,
+    "AccessionNumber": lambda entry: entry.order.accession_number,
+    "PlacerOrderNumberImagingServiceRequest": lambda entry: _number(entry.order.placer_order_number),
+    "FillerOrderNumberImagingServiceRequest": lambda entry: _number(entry.order.filler_order_number),
+    "RequestedProcedureID": lambda entry: entry.procedure.requested_procedure_id,
+    "StudyInstanceUID": lambda entry: entry.procedure.study_instance_uid,
+    "ScheduledProcedureStepID": lambda entry: entry.step.scheduled_procedure_step_id,
+    "Modality": lambda entry: entry.step.modality,
+    "ScheduledStationAETitle": lambda entry: entry.step.station_ae_titles,
+    "ScheduledProcedureStepStartDate": lambda entry: entry.step.start_date,
+    "ScheduledProcedureStepStartTime": lambda entry: entry.step.start_time,
+    "ScheduledProcedureStepStatus": lambda entry: entry.step.status.value,
+}
+"""Attributes that are fields of their own; nothing in `attributes` stands in for them."""
+
+
+def _number(identifier: EntityIdentifier | None) -> str | None:
+    return None if identifier is None else identifier.value

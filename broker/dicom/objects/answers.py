@@ -31,6 +31,7 @@ from broker.dicom.objects.elements import (
     codecs_of,
     read_elements,
     write_element,
+    write_little,
 )
 from broker.domain.character_sets import canonical_dicom_terms, transliterate
 from broker.domain.orders import WorklistEntry
@@ -59,15 +60,12 @@ def pack(root: Elements, step: Elements) -> bytes:
     for elements in (root, step):
         for tag in sorted(elements):
             tags.append(tag)
-            explicit.append(write_element(tag, elements[tag], Syntax.EXPLICIT_LITTLE))
-            implicit.append(write_element(tag, elements[tag], Syntax.IMPLICIT_LITTLE))
-    starts: list[int] = []
-    at = 0
-    for region in (explicit, implicit):
-        for part in region:
-            starts.append(at)
-            at += len(part)
-        starts.append(at)
+            in_explicit, in_implicit = write_little(tag, elements[tag])
+            explicit.append(in_explicit)
+            implicit.append(in_implicit)
+    # Each region ends with an end mark, where the next one starts.
+    starts = [*itertools.accumulate(map(len, explicit), initial=0)]
+    starts += itertools.accumulate(map(len, implicit), initial=starts[-1])
     data = b"".join((*explicit, *implicit))
     beyond_ascii = any(
         _is_beyond_ascii(element) for elements in (root, step) for element in elements.values()

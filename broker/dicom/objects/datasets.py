@@ -7,15 +7,16 @@ this file. Text is encoded in UTF-8 here; answers for other character sets are m
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from broker.dicom.objects.elements import CHARACTER_VRS, Element, Elements
-from broker.domain.matching import attribute_of
-from broker.domain.orders import Code, EntityIdentifier, PatientIdentifier, WorklistEntry
+from broker.domain.matching import attributes_of
+from broker.domain.orders import AttributeValue, Code, EntityIdentifier, PatientIdentifier, WorklistEntry
 from broker.domain.steps import StepStatus
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -95,48 +96,48 @@ ROOT_ATTRIBUTES = _attributes("""
 
 KNOWN_TAGS = {attribute.tag: attribute for attribute in (*ROOT_ATTRIBUTES, *STEP_ATTRIBUTES)}
 STEP_TAGS = frozenset(attribute.tag for attribute in STEP_ATTRIBUTES)
-_PATIENT_FIELDS = frozenset(attribute.keyword for attribute in (*ROOT_ATTRIBUTES, *STEP_ATTRIBUTES))
+_KNOWN = {attribute.keyword: attribute for attribute in KNOWN_TAGS.values()}
 
 
 def elements_of(entry: WorklistEntry) -> tuple[dict[int, Element], dict[int, Element]]:
     """Give all known elements of an entry, text in UTF-8: those at the root, and those of the step item."""
     root: dict[int, Element] = {}
     step: dict[int, Element] = {}
-    for attributes, target in ((ROOT_ATTRIBUTES, root), (STEP_ATTRIBUTES, step)):
-        for attribute in attributes:
-            element = _element(attribute, entry)
-            if element is not None:
-                target[attribute.tag] = element
-    for part in (entry.patient, entry.order, entry.procedure, entry.step):
-        for keyword in part.attributes:
+    # What an entry has is a small part of what it may have, so its values lead and not the table.
+    for keyword, value in attributes_of(entry).items():
+        attribute = _KNOWN.get(keyword)
+        if attribute is None:
             # Whatever else a mapping file fills is answered when it is asked for.
-            if keyword not in _PATIENT_FIELDS:
-                tag = tag_for_keyword(keyword)
-                if tag is not None:
-                    extra = Attribute(keyword, int(tag), dictionary_VR(tag)[:2], Return.OPTIONAL)
-                    element = _element(extra, entry)
-                    if element is not None:
-                        root[extra.tag] = element
+            attribute = _further_attribute(keyword)
+            if attribute is None:
+                continue
+        element = _element(attribute, value, entry)
+        if element is not None:
+            (step if attribute.tag in STEP_TAGS else root)[attribute.tag] = element
+    for tag, special in _SPECIAL.items():
+        element = special(entry)
+        if element is not None:
+            root[tag] = element
     return root, step
 
 
-def _element(attribute: Attribute, entry: WorklistEntry) -> Element | None:
-    special = _SPECIAL.get(attribute.keyword)
-    if special is not None:
-        element = special(entry)
-        if element is not None:
-            return element
-    value = attribute_of(entry, attribute.keyword)
-    if not value:
-        return None
-    if attribute.keyword == _SPS_DESCRIPTION and isinstance(value, str):
-        value = _described(entry, value)
-    values = (value,) if isinstance(value, str) else value
-    codes = [item for item in values if isinstance(item, Code)]
+@lru_cache(maxsize=1024)
+def _further_attribute(keyword: str) -> Attribute | None:
+    tag = tag_for_keyword(keyword)
+    return None if tag is None else Attribute(keyword, int(tag), dictionary_VR(tag)[:2], Return.OPTIONAL)
+
+
+def _element(attribute: Attribute, value: AttributeValue, entry: WorklistEntry) -> Element | None:
+    if isinstance(value, str):
+        if attribute.vr == "SQ":
+            return None
+        if attribute.keyword == _SPS_DESCRIPTION:
+            value = _described(entry, value)
+        return text_element(attribute.vr, (value,))
     if attribute.vr == "SQ":
-        return Element("SQ", b"", tuple(code_item(code) for code in codes)) if codes else None
-    texts = [item for item in values if isinstance(item, str)]
-    return text_element(attribute.vr, texts)
+        codes = tuple(code_item(item) for item in value if isinstance(item, Code))
+        return Element("SQ", b"", codes) if codes else None
+    return text_element(attribute.vr, [item for item in value if isinstance(item, str)])
 
 
 def _described(entry: WorklistEntry, text: str) -> str:
@@ -146,13 +147,14 @@ def _described(entry: WorklistEntry, text: str) -> str:
     return (DISCONTINUED_FLAG + text)[:64]
 
 
-def text_element(vr: str, values: list[str]) -> Element | None:
+def text_element(vr: str, values: Sequence[str]) -> Element | None:
     """Encode text values in UTF-8; nothing when there is no text."""
     if vr in ("LT", "ST", "UT"):
         text = "\r\n".join(values)
+    elif len(values) == 1:
+        text = _one_value(values[0])
     else:
-        # A backslash separates values (PS3.5 6.2), so it cannot be part of one.
-        text = "\\".join(" ".join(value.replace("\\", "/").split("\n")).strip() for value in values)
+        text = "\\".join(map(_one_value, values))
     if not text.strip(" \\"):
         return None
     if vr in ("US", "SS"):
@@ -162,6 +164,11 @@ def text_element(vr: str, values: list[str]) -> Element | None:
             return None
     encoded = text.encode("utf-8" if vr in CHARACTER_VRS else "ascii", errors="ignore")
     return Element(vr, encoded) if encoded else None
+
+
+def _one_value(text: str) -> str:
+    # A backslash separates values (PS3.5 6.2), so it cannot be part of one.
+    return text.replace("\\", "/").replace("\n", " ").strip()
 
 
 def code_item(code: Code) -> Elements:
@@ -241,10 +248,13 @@ def _other_ids_as_text(entry: WorklistEntry) -> Element | None:
     return text_element("LO", values) if values else None
 
 
-_SPECIAL: dict[str, Callable[[WorklistEntry], Element | None]] = {
-    "OtherPatientIDsSequence": _other_ids,
-    "OtherPatientIDs": _other_ids_as_text,
-    "IssuerOfAccessionNumberSequence": _accession_issuer,
-    "OrderPlacerIdentifierSequence": lambda entry: _order_identifier(entry.order.placer_order_number),
-    "OrderFillerIdentifierSequence": lambda entry: _order_identifier(entry.order.filler_order_number),
+_SPECIAL: dict[int, Callable[[WorklistEntry], Element | None]] = {
+    _KNOWN[keyword].tag: special
+    for keyword, special in (
+        ("OtherPatientIDsSequence", _other_ids),
+        ("OtherPatientIDs", _other_ids_as_text),
+        ("IssuerOfAccessionNumberSequence", _accession_issuer),
+        ("OrderPlacerIdentifierSequence", lambda entry: _order_identifier(entry.order.placer_order_number)),
+        ("OrderFillerIdentifierSequence", lambda entry: _order_identifier(entry.order.filler_order_number)),
+    )
 }

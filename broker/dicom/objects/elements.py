@@ -226,6 +226,7 @@ _IMPLICIT = struct.Struct("<HHI")
 _EXPLICIT = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
 _EXPLICIT_LONG = {"<": struct.Struct("<HH2s2xI"), ">": struct.Struct(">HH2s2xI")}
 _ITEM_HEADER = {"<": struct.Struct("<HHI"), ">": struct.Struct(">HHI")}
+_ITEM_HEAD = b"\xfe\xff\x00\xe0"
 _MAX_SHORT_BYTES = 0xFFFE
 
 
@@ -256,6 +257,37 @@ def write_element(tag: int, element: Element, syntax: Syntax) -> bytes:
         # PS3.5 6.2.2 note 5: what no longer fits a 16-bit length travels as UN.
         return _EXPLICIT_LONG[order].pack(group, number, b"UN", len(value)) + value
     return _EXPLICIT[order].pack(group, number, vr.encode("ascii"), len(value)) + value
+
+
+def write_little(tag: int, element: Element) -> tuple[bytes, bytes]:
+    """Write one element in Explicit and in Implicit VR Little Endian, going over its value once."""
+    vr = element.vr
+    head = (tag >> 16 | (tag & 0xFFFF) << 16).to_bytes(4, "little")
+    if element.items is None:
+        value = element.value
+        size = len(value)
+        if size % 2:
+            size += 1
+            value += b"\x00" if vr in ("UI", "OB", "UN") else b" "
+        long_size = size.to_bytes(4, "little")
+        implicit = head + long_size + value
+        if size <= _MAX_SHORT_BYTES and vr not in _LONG_VRS:
+            return head + vr.encode("ascii") + long_size[:2] + value, implicit
+        # PS3.5 6.2.2 note 5: what no longer fits a 16-bit length travels as UN.
+        name = vr.encode("ascii") if vr in _LONG_VRS else b"UN"
+        return head + name + b"\x00\x00" + long_size + value, implicit
+    explicit_items: list[bytes] = []
+    implicit_items: list[bytes] = []
+    for item in element.items:
+        written = [write_little(child, item[child]) for child in sorted(item)]
+        for items, place in ((explicit_items, 0), (implicit_items, 1)):
+            body = b"".join([both[place] for both in written])
+            items.extend((_ITEM_HEAD, len(body).to_bytes(4, "little"), body))
+    explicit, implicit = b"".join(explicit_items), b"".join(implicit_items)
+    return (
+        head + b"SQ\x00\x00" + len(explicit).to_bytes(4, "little") + explicit,
+        head + len(implicit).to_bytes(4, "little") + implicit,
+    )
 
 
 def write_elements(elements: Elements, syntax: Syntax) -> bytes:

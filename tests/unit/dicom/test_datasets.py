@@ -16,7 +16,9 @@ from broker.dicom.objects.elements import (
     codecs_of,
     decode,
     read_elements,
+    write_element,
     write_elements,
+    write_little,
 )
 from broker.domain.steps import StepStatus
 from tests.data_sets import pydicom_reads, pydicom_writes
@@ -248,6 +250,25 @@ def test_the_reader_agrees_with_pydicom_and_writes_the_same_bytes_back(tree, syn
     assert write_elements(elements, syntax) == data
     explicit = write_elements(elements, Syntax.EXPLICIT_LITTLE)
     assert explicit == pydicom_writes(as_data_set(tree), Syntax.EXPLICIT_LITTLE)
+
+
+@given(trees)
+def test_an_element_written_in_both_little_endian_syntaxes_at_once_is_what_pydicom_writes(tree):
+    data_set = as_data_set(tree)
+    elements = read_elements(pydicom_writes(data_set, Syntax.EXPLICIT_LITTLE), Syntax.EXPLICIT_LITTLE)
+    both = [write_little(tag, elements[tag]) for tag in sorted(elements)]
+    assert b"".join(explicit for explicit, _ in both) == pydicom_writes(data_set, Syntax.EXPLICIT_LITTLE)
+    assert b"".join(implicit for _, implicit in both) == pydicom_writes(data_set, Syntax.IMPLICIT_LITTLE)
+
+
+@pytest.mark.parametrize("length", [0, 1, 0xFFFD, 0xFFFE, 0xFFFF])
+@pytest.mark.parametrize("vr", ["LO", "UI", "UT", "OB", "US"])
+def test_an_element_written_at_once_is_padded_and_sized_like_one_written_alone(vr, length):
+    element = Element(vr, b"1" * length)
+    assert write_little(0x00400031, element) == (
+        write_element(0x00400031, element, Syntax.EXPLICIT_LITTLE),
+        write_element(0x00400031, element, Syntax.IMPLICIT_LITTLE),
+    )
 
 
 def test_undefined_lengths_are_read():

@@ -1,5 +1,6 @@
 import fnmatch
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,12 +17,15 @@ from broker.domain.matching import (
     TextCriterion,
     Wildcard,
     WorklistQuery,
+    attribute_of,
+    attributes_of,
     explain,
     matches,
     parse_date_key,
     parse_time_key,
 )
-from broker.domain.orders import Code
+from broker.domain.orders import Code, WorklistEntry
+from tests.worklist_entries import an_entry
 
 
 def text_holds(key, asked, *stored, policy=None):
@@ -275,3 +279,24 @@ def test_matching_and_its_explanation_never_disagree(key, asked, stored):
     query = WorklistQuery((criterion,) if criterion else ())
     view = StepView({key: (stored,)})
     assert matches(query, view) is all(verdict.holds for verdict in explain(query, view))
+
+
+KEYWORDS = ("PatientName", "Modality", "AccessionNumber", "PatientSex", "MedicalAlerts", "StudyInstanceUID")
+attributes = st.dictionaries(
+    st.sampled_from(KEYWORDS), st.sampled_from(["", (), "A", ("A", "B"), (Code("C", "S", "M"),)])
+)
+
+
+@given(attributes, attributes, attributes, attributes)
+def test_all_attributes_of_an_entry_are_what_it_answers_for_each(patient, order, procedure, step):
+    entry = an_entry(1)
+    entry = WorklistEntry(
+        replace(entry.patient, attributes=patient, sex=None),
+        replace(entry.order, attributes=order, accession_number=None),
+        replace(entry.procedure, attributes=procedure),
+        replace(entry.step, attributes=step),
+    )
+    found = attributes_of(entry)
+    assert all(found.values())
+    for keyword in {*KEYWORDS, *found}:
+        assert attribute_of(entry, keyword) == found.get(keyword, "")
