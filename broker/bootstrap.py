@@ -27,10 +27,11 @@ from broker.db.seal import seal_events
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.destinations import DestinationRegistry
 from broker.domain.delivery import RetryPolicy
+from broker.doorbell import Doorbell
 from broker.errors import ConfigurationError, NotFound
 from broker.failpoints import failpoint
 from broker.files.store import DiskFileStore
-from broker.queue import CeleryQueue, redis_url
+from broker.queue import CeleryQueue, doorbell_path, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
 from broker.site_file import LoadedSite, load_site
 from broker.strays import remove_strays
@@ -223,6 +224,11 @@ class Broker:
         """Answer the address of Redis."""
         return redis_url(self.data_dir, self.environment.redis_url)
 
+    @property
+    def doorbell_path(self) -> Path:
+        """Answer where the sweep of this host is rung at while Redis is away."""
+        return doorbell_path(self.data_dir)
+
     # ---- images ----
 
     @cached_property
@@ -290,7 +296,8 @@ def open_broker(config: Path | None = None, data_dir: Path | None = None, *, rol
     if not is_current(engine):
         engine.dispose()
         raise ConfigurationError("the database is not at this version's schema; run: broker db migrate")
-    queue = CeleryQueue(redis_url(data_dir, environment.redis_url))
+    bell = Doorbell(doorbell_path(data_dir))
+    queue = CeleryQueue(redis_url(data_dir, environment.redis_url), ring=bell.ring)
     return Broker(loaded, environment, data_dir, engine, queue)
 
 

@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -64,6 +64,11 @@ def embedded_socket(data_dir: Path) -> Path:
         if base and len(os.fsencode(short := Path(base) / name / "valkey.sock")) <= MAX_SOCKET_PATH_BYTES:
             return short
     raise ConfigurationError("no place for a socket; set BROKER_REDIS_URL")
+
+
+def doorbell_path(data_dir: Path) -> Path:
+    """Answer where the sweep of this host can be rung at while Redis is away."""
+    return embedded_socket(data_dir).with_name("doorbell.sock")
 
 
 def deliver_queue(kind: str | None) -> str:
@@ -123,16 +128,22 @@ def _queue(name: str) -> Queue:
     return Queue(name, exchange=Exchange("", type="direct"), routing_key=name)  # type: ignore[no-untyped-call]
 
 
+def _nobody_hears(_wake_ups: Sequence[WakeUp]) -> None:
+    """Leave it to the next sweep."""
+
+
 class CeleryQueue:
     """Implements the TaskQueue port: one publishing thread per process, a bounded set of what waits.
 
-    While Redis does not answer, wake-ups are dropped: the sweep names everything due again.
+    While Redis does not answer, wake-ups are rung at the sweep of this host, and those that do not reach it are
+    dropped: it names everything due again.
     """
 
     def __init__(
         self,
         redis_url: str,
         *,
+        ring: Callable[[Sequence[WakeUp]], None] = _nobody_hears,
         max_waiting: int = MAX_WAITING,
         socket_timeout_s: float = 2.0,
         first_pause_s: float = 0.5,
@@ -141,6 +152,7 @@ class CeleryQueue:
     ) -> None:
         """Prepare; nothing is connected and no thread runs before the first wake-up."""
         self._redis_url = redis_url
+        self._ring = ring
         self._max_waiting = max_waiting
         self._socket_timeout_s = socket_timeout_s
         self._first_pause_s = first_pause_s
@@ -159,10 +171,13 @@ class CeleryQueue:
         """Hand over to the publishing thread; never blocks, never raises."""
         if self._pid != os.getpid():
             self._forget_inherited()
+        new = list(wake_ups)
+        if self._is_down:
+            self._ring(coalesced(new))
         with self._changed:
             if self._is_closed:
                 return
-            for wake_up in wake_ups:
+            for wake_up in new:
                 if wake_up in self._waiting or len(self._waiting) < self._max_waiting:
                     self._waiting[wake_up] = None
                 else:
@@ -211,6 +226,7 @@ class CeleryQueue:
                 self.dropped += len(batch)
                 if not self._is_down:
                     self._is_down = True
+                    self._ring(coalesced(batch))  # what comes from now on is rung as it comes
                     log.warning("wake-ups are not published", error=type(error).__name__)
                 self._pause(pause_s)
                 pause_s = min(self._max_pause_s, pause_s * 2)

@@ -52,7 +52,7 @@ class EmbeddedValkey:
         """Adopt the server on our socket, or start one and wait until it answers. Raises ConfigurationError."""
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_private(self._socket.parent)
+        require_private(self._socket.parent)
         if self.answers():
             log.info("valkey adopted", socket=str(self._socket))
             return
@@ -104,7 +104,7 @@ class EmbeddedValkey:
         """Be the server: replace this process, for a supervisor that restarts what dies."""
         self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _require_private(self._socket.parent)
+        require_private(self._socket.parent)
         self._clear_orphan()
         command = self._command()
         os.execv(command[0], command)  # noqa: S606 - our own bundled binary, no shell
@@ -146,7 +146,7 @@ def _binary() -> Path:
     return Path(get_binary_path())
 
 
-def _require_private(folder: Path) -> None:
+def require_private(folder: Path) -> None:
     """Refuse a directory that somebody else could have prepared for us. Raises ConfigurationError."""
     info = folder.lstat()
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():

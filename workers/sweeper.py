@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
+from broker.doorbell import DoorbellListener
 from broker.failpoints import failpoint
 from broker.queue import RedisProbe
 from broker.workflow.deliveries import places_of
@@ -44,6 +46,11 @@ class SweepingBroker(WorkingBroker, Protocol):
 
     def destination_kinds(self) -> Sequence[str]:
         """Answer the kinds that have a queue."""
+        ...
+
+    @property
+    def doorbell_path(self) -> Path:
+        """Answer where those ring who cannot publish."""
         ...
 
     def chores(self) -> Sequence[Chore]:
@@ -79,8 +86,9 @@ class Sweeper:
         limits: SweeperLimits | None = None,
         sending: SendingLimits | None = None,
         backlog: Callable[[], int | None] | None = None,
+        doorbell: Path | None = None,
     ) -> None:
-        """Prepare; `start` starts."""
+        """Prepare; `start` starts. With a `doorbell`, what is rung there is done at once."""
         self._broker = broker
         self._limits = limits or SweeperLimits()
         self._sending = sending or SendingLimits()
@@ -92,6 +100,7 @@ class Sweeper:
         self._stop = threading.Event()
         self._nudge = threading.Event()
         self._thread: threading.Thread | None = None
+        self._bell = DoorbellListener(doorbell, self._do_here) if doorbell else None
         self._pool = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="sweep")
         self._lock = threading.Lock()
         self._running: set[Hashable] = set()
@@ -102,7 +111,9 @@ class Sweeper:
         self._fails = False
 
     def start(self) -> None:
-        """Begin to sweep."""
+        """Begin to sweep, and to hear the doorbell. Raises ConfigurationError when there is no place for it."""
+        if self._bell is not None:
+            self._bell.start()
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._thread.start()
 
@@ -113,6 +124,8 @@ class Sweeper:
     def stop(self, timeout_s: float) -> None:
         """End the current sweep, let what is being sent end with its current item."""
         self._stop.set()
+        if self._bell is not None:
+            self._bell.stop()
         self._nudge.set()
         self._desk.stop()
         until_s = time.monotonic() + timeout_s
@@ -184,7 +197,8 @@ class Sweeper:
     def _do_here(self, wake_ups: Sequence[WakeUp]) -> None:
         for wake_up in wake_ups:
             if wake_up.task is Task.ROUTE:
-                self._submit("route", self._desk.route_waiting)
+                # Not one at a time by key: who comes while another decides leaves word, or it would wait a sweep.
+                self._submit((Task.ROUTE, wake_up.id), partial(self._desk.route, wake_up.id))
             else:
                 self._submit(wake_up.id, partial(self._desk.deliver, wake_up.id))
 
@@ -229,4 +243,4 @@ def _do(chore: Chore) -> None:
 
 def sweep_role(broker: SweepingBroker) -> Sweeper:
     """Answer the sweeper of a broker: the entry point `sweep` of `broker.roles`."""
-    return Sweeper(broker)
+    return Sweeper(broker, doorbell=broker.doorbell_path)

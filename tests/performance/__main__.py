@@ -16,14 +16,16 @@ import structlog
 
 from tests.broker_process import ROOT
 from tests.performance.associations import associations
-from tests.performance.measuring import Measured
+from tests.performance.latency import routing_latency
+from tests.performance.measuring import Growth, Reported
 from tests.performance.receiving import receiving
 from tests.performance.worklist import worklist_large, worklist_small
 
-BENCHMARKS: dict[str, Callable[[Path], Iterator[Measured]]] = {
+BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
     "worklist": worklist_small,
     "associations": associations,
     "receive": receiving,
+    "latency": routing_latency,
     "worklist-large": worklist_large,
 }
 REPORT = ROOT / "docs" / "performance.md"
@@ -35,6 +37,10 @@ Everything runs on this one machine, in one run: each round asks everybody in tu
 each time. The client is our own and the same for all. Absolute figures move with the machine; quote the ratios.
 
 {table}
+
+How cost grows:
+
+{charts}
 
 How it is measured:
 
@@ -60,7 +66,7 @@ def main(names: list[str]) -> int:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    load, began_s, lines = os.getloadavg()[0], time.monotonic(), list(HEADER)
+    load, began_s, lines, charts = os.getloadavg()[0], time.monotonic(), list(HEADER), list[str]()
     print("\n".join(HEADER), flush=True)
     for name in names or BENCHMARKS:
         with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
@@ -68,6 +74,8 @@ def main(names: list[str]) -> int:
                 rows = measured.lines()
                 print("\n".join(rows), flush=True)
                 lines += rows
+                if isinstance(measured, Growth):
+                    charts.append(measured.chart())
     print(f"took {time.monotonic() - began_s:.0f} s")
     if not names:
         REPORT.write_text(
@@ -76,6 +84,7 @@ def main(names: list[str]) -> int:
                 machine=_machine(),
                 load=f"{load:.1f}",
                 table="\n".join(lines),
+                charts="\n\n".join(charts),
                 names=" ".join(BENCHMARKS),
             )
         )
