@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -16,6 +15,7 @@ from broker.failpoints import failpoint
 from broker.workflow.deliveries import deliver
 from broker.workflow.sending import Attempt, SendingLimits, Wired, Worker
 from workers.leases import LeaseRenewer
+from workers.owner import worker_name
 
 ROUTE_BATCH = 200
 
@@ -119,8 +119,7 @@ class Desk:
             before = frozenset(waiting)
 
     def _worker(self) -> Worker:
-        name = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident() % 100_000}"
-        return Worker(name, self._limits, self._leases, self._stopping.is_set)
+        return Worker(worker_name(), self._limits, self._leases, self._stopping.is_set)
 
     def _forget(self) -> None:
         """Start anew in a fork."""

@@ -27,6 +27,7 @@ from broker.workflow.ports import Task, TaskQueue, WakeUp
 from broker.workflow.sending import SendingLimits
 from broker.workflow.sweep import Chore, SweepLimits, Work, probe, sweep
 from workers.desk import Desk, WorkingBroker
+from workers.owner import is_gone
 
 log = structlog.get_logger()
 
@@ -151,7 +152,9 @@ class Sweeper:
         """Sweep once, and have done what was found."""
         now_s = time.monotonic()
         thorough = now_s - self._thorough_at_s >= self._limits.thorough_s or not self._thorough_at_s
-        work = sweep(self._broker, limits=self._limits.sweep, watch=self._watch, thorough=thorough)
+        work = sweep(
+            self._broker, limits=self._limits.sweep, watch=self._watch, is_gone=is_gone, thorough=thorough
+        )
         failpoint("sweep.before_wake_up")
         if thorough:
             self._thorough_at_s = now_s

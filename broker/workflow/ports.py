@@ -583,8 +583,12 @@ class Deliveries(Protocol):
         reason: str | None,
         now: datetime,
         failures: int | None = None,
+        attempt: int | None = None,
     ) -> bool:
-        """Move by a conditional UPDATE on the source state; False when it moved on."""
+        """Move by a conditional UPDATE on the source state; False when it moved on.
+
+        Out of IN_PROGRESS only while its lease has run out or, whatever its lease says, `attempt` holds it.
+        """
         ...
 
     def due(self, *, now: datetime, limit: int) -> list[tuple[int, str]]:
@@ -619,6 +623,10 @@ class Deliveries(Protocol):
 
     def quiet(self, *, now: datetime, limit: int) -> list[int]:
         """Answer COLLECTING rows whose quiet period or cap is over."""
+        ...
+
+    def held(self, *, limit: int) -> list[Delivery]:
+        """Answer IN_PROGRESS rows."""
         ...
 
     def expired(self, *, now: datetime, limit: int) -> list[Delivery]:

@@ -30,6 +30,16 @@ ROWS_PER_COMMIT = 50
 """A long transaction would make those wait who answer a modality."""
 
 
+IsGone = Callable[[str], bool]
+"""Answers whether a worker of that name has ended for certain."""
+
+
+def nobody_is_gone(worker: str) -> bool:
+    """Know of nobody: every lease is left to its end."""
+    del worker
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class SweepLimits:
     """How much one sweep takes on."""
@@ -66,11 +76,17 @@ class Work:
 
 
 def sweep(
-    wired: Wired, *, limits: SweepLimits, watch: LeaseWatch | None = None, thorough: bool = False
+    wired: Wired,
+    *,
+    limits: SweepLimits,
+    watch: LeaseWatch | None = None,
+    is_gone: IsGone = nobody_is_gone,
+    thorough: bool = False,
 ) -> Work:
-    """Close quiet periods, take back expired leases, and answer what there is to do.
+    """Close quiet periods, take back the leases of lost workers, and answer what there is to do.
 
-    A `thorough` sweep also looks for what no live destination will ever ask for.
+    A lease is taken back when it has run out, or at once when `is_gone` knows that its holder is dead. A
+    `thorough` sweep also looks for what no live destination will ever ask for.
     """
     watch = watch or LeaseWatch()
     failpoint("sweep.before")
@@ -79,6 +95,7 @@ def sweep(
     expired = _take_back(wired, limits) if may_judge else 0
     if may_judge and thorough:
         expired += _take_back_stranded(wired, limits, watch)
+    expired += _take_back_of_the_dead(wired, limits, is_gone)
     failpoint("sweep.after_take_back")
     died = _bury(wired, limits) if thorough else 0
     with wired.units_of_work() as uow:
@@ -226,8 +243,34 @@ def _take_back_stranded(wired: Wired, limits: SweepLimits, watch: LeaseWatch) ->
     return moved
 
 
-def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired, *, at: datetime | None = None) -> bool:
-    """Take a delivery back from its worker; `at` is an instant at which its lease is over, if not now."""
+def _take_back_of_the_dead(wired: Wired, limits: SweepLimits, is_gone: IsGone) -> int:
+    """Take back what is held by those who can neither send nor renew any more, however long their lease runs."""
+    moved = 0
+    with wired.units_of_work() as uow:
+        held = uow.deliveries.held(limit=limits.rows)
+    for delivery in held:
+        if delivery.worker is None or not is_gone(delivery.worker):
+            continue
+        with wired.units_of_work() as uow:
+            lock_destination(uow, delivery.destination)
+            if _taken_back(uow, delivery, wired, attempt=delivery.attempt):
+                uow.commit()
+                moved += 1
+    return moved
+
+
+def _taken_back(
+    uow: UnitOfWork,
+    delivery: Delivery,
+    wired: Wired,
+    *,
+    at: datetime | None = None,
+    attempt: int | None = None,
+) -> bool:
+    """Take a delivery back from its worker.
+
+    `at` is an instant at which its lease is over, if not now; `attempt` that of a worker who needs no waiting for.
+    """
     now = wired.clock.now()
     settlement = after_expired_lease(retry_safe=_is_retry_safe(_entry(wired, delivery.destination)))
     if not uow.deliveries.move(
@@ -237,6 +280,7 @@ def _taken_back(uow: UnitOfWork, delivery: Delivery, wired: Wired, *, at: dateti
         due_at=now,
         reason=settlement.reason,
         now=at or now,
+        attempt=attempt,
     ):
         return False
     record_move(

@@ -178,6 +178,22 @@ def test_a_lease_renewed_in_time_is_not_taken_away(uow_factory):
     assert settle(uow_factory, key, 1)
 
 
+def test_the_lease_of_a_dead_worker_is_taken_back_early_and_only_of_its_own_attempt(uow_factory):
+    (key,) = stored(uow_factory, a_delivery())
+    claim(uow_factory, key)
+    with uow_factory() as uow:
+        (held,) = uow.deliveries.held(limit=5)
+        assert (held.id, held.worker, held.attempt) == (key, "w1", 1)
+        back = {"source": S.IN_PROGRESS, "to": S.PENDING, "due_at": NOW, "reason": "lost", "now": NOW}
+        assert not uow.deliveries.move(key, **back)
+        assert not uow.deliveries.move(key, **back, attempt=2)
+        assert uow.deliveries.move(key, **back, attempt=1)
+        assert uow.deliveries.held(limit=5) == []
+        assert not uow.deliveries.move(key, **back, attempt=1)
+        uow.commit()
+    assert claim(uow_factory, key, worker="w2").attempt == 2
+
+
 def test_settling_leaves_nothing_of_the_lease(uow_factory):
     (key,) = stored(uow_factory, a_delivery())
     claim(uow_factory, key)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
@@ -20,12 +20,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.sop_class import ModalityPerformedProcedureStep
-from sqlalchemy import update
 
 from broker.bootstrap import open_broker
-from broker.db.engine import database_url, open_engine
-from broker.db.schema import DELIVERY
-from broker.db.transaction import Transaction
+from broker.db.engine import open_engine
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.failpoints import VARIABLE
 from broker.strays import remove_strays
@@ -279,7 +276,6 @@ def test_all_killed_under_load_nothing_acknowledged_is_lost_and_nothing_comes_tw
     assert acknowledged_orders
     assert 0 < len(acknowledged) < len(made), "the kill came before the first or after the last"
 
-    let_leases_run_out(broker)
     broker.start()
     listed = collections.Counter(entry["0008,0050"] for entry in findscu(broker.dicom, "0008,0050=LOAD*"))
     assert set(acknowledged_orders) <= set(listed)
@@ -326,16 +322,6 @@ def kill_everything(running):
         process.send_signal(signal.SIGKILL)
     running.process.wait()
     psutil.wait_procs(family, timeout=10)
-
-
-def let_leases_run_out(running):
-    """What the dead workers held is theirs for 90 s more: let that time be over."""
-    engine = open_engine(database_url(running.data_dir, running.environment.get("BROKER_DATABASE_URL")))
-    transaction = Transaction(engine)
-    past = datetime(2026, 1, 1, tzinfo=UTC)
-    transaction.execute(update(DELIVERY).where(DELIVERY.c.lease_until.is_not(None)).values(lease_until=past))
-    transaction.commit()
-    engine.dispose()
 
 
 class Orders:

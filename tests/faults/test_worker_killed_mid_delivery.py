@@ -31,15 +31,16 @@ def sqlite_bench(sqlite_url, tmp_path):
     bench.close()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_killed_workers_delivery_is_finished_by_another_with_exactly_what_is_missing(bench):
+    bench.settings = {"lease_s": 90}  # which nobody waits for: the sweep sees that the worker is dead
     key = bench.owe(20)
     bench.receiver.hold_at = 8
     first = bench.start("worker")
     queue = CeleryQueue(bench.redis_url)
     queue.wake([wake(key)])
     queue.close()
-    assert bench.receiver.held.wait(20), bench.logs()
+    assert bench.receiver.held.wait(60), bench.logs()
     bench.until(lambda: bench.row(key).items_delivered == 7, within_s=5)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
@@ -47,32 +48,31 @@ def test_a_killed_workers_delivery_is_finished_by_another_with_exactly_what_is_m
     bench.receiver.go_on.set()
     bench.start("worker")
     bench.start("sweep")
-    took_s = bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=20)
+    bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=60)
     counts = bench.receiver.counts()
     assert len(counts) == 20
     # Only the one whose answer nobody heard may have come twice: the receiver knows it by its UID.
     assert sum(counts.values()) <= 21
     assert bench.row(key).attempt == 2
-    assert took_s < 15
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_what_must_not_repeat_waits_for_a_person_when_its_worker_is_killed(sqlite_bench):
     bench = sqlite_bench
     key = bench.owe(3, destination="film", kind="print")
     bench.receiver.hold_at = 2
     worker = bench.start("worker")
     bench.start("sweep")
-    assert bench.receiver.held.wait(20), bench.logs()
+    assert bench.receiver.held.wait(60), bench.logs()
     # The sweep has woken the worker, so nothing else can have sent it.
     os.kill(worker.pid, signal.SIGKILL)
     bench.receiver.go_on.set()
-    bench.until(lambda: bench.row(key).state is S.DEAD, within_s=15)
+    bench.until(lambda: bench.row(key).state is S.DEAD, within_s=60)
     assert "check" in bench.row(key).reason
     assert max(bench.receiver.counts().values()) == 1
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     bench = sqlite_bench
     key = bench.owe(6)
@@ -81,13 +81,13 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     queue = CeleryQueue(bench.redis_url)
     queue.wake([wake(key)])
     queue.close()
-    assert bench.receiver.held.wait(20), bench.logs()
+    assert bench.receiver.held.wait(60), bench.logs()
     freeze_outside_of_a_transaction(frozen.pid, bench.url)
     bench.receiver.hold_at = None
     bench.receiver.go_on.set()
     bench.start("sweep")
     bench.start("worker")
-    bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=20)
+    bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=60)
     before, rows = bench.row(key), bench.rows()
     os.kill(frozen.pid, signal.SIGCONT)
     bench.until(lambda: "left to another worker" in bench.logs(), within_s=10)
@@ -111,7 +111,7 @@ def freeze_outside_of_a_transaction(pid, url):
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(180)
 def test_a_stopped_worker_gives_back_what_it_has_not_sent(sqlite_bench):
     bench = sqlite_bench
     bench.receiver.delay_s = 0.05
@@ -120,7 +120,7 @@ def test_a_stopped_worker_gives_back_what_it_has_not_sent(sqlite_bench):
     queue = CeleryQueue(bench.redis_url)
     queue.wake([wake(key)])
     queue.close()
-    bench.until(lambda: bench.row(key).items_delivered >= 5, within_s=20)
+    bench.until(lambda: bench.row(key).items_delivered >= 5, within_s=60)
     worker.terminate()
     assert worker.wait(10) == 0, bench.logs()
     row = bench.row(key)

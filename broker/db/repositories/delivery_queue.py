@@ -160,13 +160,17 @@ class SqlDeliveryQueue:
         reason: str | None,
         now: datetime,
         failures: int | None = None,
+        attempt: int | None = None,
     ) -> bool:
         """Move by a conditional UPDATE on the source state; False when it moved on.
 
-        Out of IN_PROGRESS it moves only while its lease has run out: a worker that renewed just now keeps it.
+        Out of IN_PROGRESS it moves only while its lease has run out: a worker that renewed just now keeps it. With
+        an `attempt` it moves only while that one holds it: for a worker that is known to be dead.
         """
         condition = and_(DELIVERY.c.id == delivery, DELIVERY.c.state == source.value)
-        if source is DeliveryState.IN_PROGRESS:
+        if attempt is not None:
+            condition = and_(condition, DELIVERY.c.attempt == attempt)
+        elif source is DeliveryState.IN_PROGRESS:
             condition = and_(condition, DELIVERY.c.lease_until <= now)
         values: dict[str, Any] = {
             "state": to.value,
@@ -227,6 +231,13 @@ class SqlDeliveryQueue:
             .where(_IN_PROGRESS_STATE, DELIVERY.c.lease_until <= now)
             .order_by(DELIVERY.c.lease_until)
             .limit(limit)
+        )
+        return [delivery_of(row) for row in rows.mappings()]
+
+    def held(self, *, limit: int) -> list[Delivery]:
+        """Answer IN_PROGRESS rows, the lease that ends first before the others."""
+        rows = self._transaction.execute(
+            select(DELIVERY).where(_IN_PROGRESS_STATE).order_by(DELIVERY.c.lease_until).limit(limit)
         )
         return [delivery_of(row) for row in rows.mappings()]
 

@@ -312,6 +312,20 @@ def test_a_zombie_can_neither_settle_nor_report_progress(ward):
     assert (row.state, row.items_delivered, row.items_rejected, row.attempt) == (S.DELIVERED, 2, 0, 2)
 
 
+def test_what_a_dead_worker_holds_is_taken_back_before_its_lease_ends(ward):
+    key = ward.owe(3)
+    with ward.broker.units_of_work() as uow:
+        uow.deliveries.claim(key, worker="dead", now=ward.clock.now(), lease=LIMITS.lease)
+        uow.commit()
+    living = sweep(ward.broker, limits=SWEEP, is_gone=lambda worker: worker != "dead")
+    assert (living.expired, ward.row(key).state) == (0, S.IN_PROGRESS)
+    work = sweep(ward.broker, limits=SWEEP, is_gone=lambda worker: worker == "dead")
+    assert (work.expired, ward.row(key).state) == (1, S.PENDING)
+    assert [wake_up.id for wake_up in work.due] == [key]
+    ward.deliver(key)
+    assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 2)
+
+
 def test_an_expired_lease_of_what_must_not_repeat_asks_for_a_person(ward):
     ward.broker.add("film", UnsafeDestination()).script = [DatabaseUnavailable]
     printer = ward.broker.entries["film"].plugin
