@@ -18,14 +18,20 @@ from tests.broker_process import ROOT
 from tests.performance.associations import associations
 from tests.performance.latency import routing_latency
 from tests.performance.measuring import Growth, Reported
+from tests.performance.memory import idle_serve
+from tests.performance.pushing import worklist_during_a_push
 from tests.performance.receiving import receiving
+from tests.performance.sending import sending
 from tests.performance.worklist import worklist_large, worklist_small
 
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
     "worklist": worklist_small,
     "associations": associations,
     "receive": receiving,
+    "send": sending,
     "latency": routing_latency,
+    "push": worklist_during_a_push,
+    "memory": idle_serve,
     "worklist-large": worklist_large,
 }
 REPORT = ROOT / "docs" / "performance.md"
@@ -52,6 +58,11 @@ How it is measured:
 - **receive**: CT images of 0.5 MB, every one with its own UID. Ours is durable: 0000 is answered after the file and
   its row are synced to disk. storescp and Orthanc answer before their files are synced, so they are at an advantage;
   the disk's own rate is the bound for anybody who syncs one object at a time.
+- **send**: our DICOM destination with its progress kept in memory, against the same storescp as DCMTK's senders.
+- **last image in → first byte out**: from our 0000 to the first byte at the destination, `broker serve` as it is
+  shipped, one image at a time; without Redis the sweep is rung through a socket.
+- **push**: 4,000 images come in on a port of their own and go on to storescp at once, while a scanner asks for its
+  worklist every 10 ms; the pusher, the scanner and storescp run on the same cores.
 - DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
 
 Run it yourself: `./dev bench`, or a part of it: `./dev bench {names}`.

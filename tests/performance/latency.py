@@ -7,15 +7,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from broker.dicom.network.client import Proposal, open_association
 from broker.domain.uids import uid_of
-from tests.broker_process import RunningBroker, free_port
+from tests.broker_process import free_port
 from tests.performance.measuring import Latency
-from tests.performance.parties import AE_TITLE, dcmtk
+from tests.performance.parties import AE_TITLE, dcmtk, serving
 from tests.storage_listener import CT, EXPLICIT, a_data_set
 
 IMAGES, EVERY_S, PATIENCE_S = 200, 0.05, 10.0
@@ -86,39 +85,6 @@ def routing_latency(folder: Path) -> Iterator[Latency]:
                     "last image in → first byte out, one at a time", who, _push(broker.dicom, gate, IMAGES)
                 )
         gate.close()
-
-
-@contextmanager
-def serving(
-    home: Path,
-    *,
-    destinations: dict[str, int],
-    listen: dict[str, object] | None = None,
-    environment: dict[str, str] | None = None,
-) -> Iterator[RunningBroker]:
-    """Run `broker serve` with a route for every image to every destination."""
-    broker = RunningBroker(
-        home,
-        {
-            "site": {"ae_title": AE_TITLE},
-            "listen": listen or {},
-            "limits": {"storage": {"free_reserve_bytes": 0, "free_reserve_percent": 0}},
-            "destinations": {
-                name: {"kind": "dicom", "host": "127.0.0.1", "port": port, "called_ae_title": "ANY"}
-                for name, port in destinations.items()
-            },
-            "routes": [
-                {"name": f"to-{name}", "when": {"Modality": "CT"}, "send": [name], "unit": "instance"}
-                for name in destinations
-            ],
-        },
-        environment or {},
-    )
-    broker.start()
-    try:
-        yield broker
-    finally:
-        broker.stop()
 
 
 def _push(port: int, gate: Gate, images: int) -> list[float]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from broker.bootstrap import migrate_database
 from broker.db.engine import database_url
 from broker.queue import embedded_socket
 from broker.valkey import EmbeddedValkey
-from tests.broker_process import BROKER, ROOT, free_port
+from tests.broker_process import BROKER, ROOT, RunningBroker, free_port
 from tests.peers import answers
 
 AE_TITLE = "BROKER"
@@ -53,6 +53,43 @@ class Ours:
             process.terminate()
             process.wait(30)
             valkey.stop()
+
+
+@contextmanager
+def serving(
+    home: Path,
+    *,
+    destinations: dict[str, int],
+    listen: dict[str, object] | None = None,
+    environment: dict[str, str] | None = None,
+    entries: Callable[[str], None] | None = None,
+) -> Iterator[RunningBroker]:
+    """Run `broker serve` with a route for every CT image to every destination, at once; `entries` fills a new database."""
+    broker = RunningBroker(
+        home,
+        {
+            "site": {"ae_title": AE_TITLE},
+            "listen": listen or {},
+            "limits": {"storage": {"free_reserve_bytes": 0, "free_reserve_percent": 0}},
+            "destinations": {
+                name: {"kind": "dicom", "host": "127.0.0.1", "port": port, "called_ae_title": "ANY"}
+                for name, port in destinations.items()
+            },
+            "routes": [
+                {"name": f"to-{name}", "when": {"Modality": "CT"}, "send": [name], "unit": "instance"}
+                for name in destinations
+            ],
+        },
+        environment or {},
+    )
+    if entries is not None:
+        migrate_database(broker.config, broker.data_dir)
+        entries(database_url(broker.data_dir, None))
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.stop()
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def worklist_large(folder: Path) -> Iterator[Measured]:
 
 def _compare(folder: Path, entries: int, *, rounds: int) -> Measured:
     ours = Ours(folder / "ours")
-    fill_ours(ours, entries)
+    fill_ours(ours.database_url, entries)
     files = folder / "wl" / AE_TITLE
     fill_files(files, entries)
     with ExitStack() as stack:
@@ -130,10 +130,10 @@ def place(number: int) -> tuple[str, str, str]:
     return date, f"{modality}{room:02}", modality
 
 
-def fill_ours(ours: Ours, entries: int) -> None:
+def fill_ours(address: str, entries: int) -> None:
     """Write entries through the repositories, as the use cases do."""
     encoder, now = WorklistEncoder(), datetime(2026, 11, 21, 7, tzinfo=UTC)
-    engine = open_engine(ours.database_url)
+    engine = open_engine(address)
     units_of_work = SqlUnitsOfWork(engine, RecordingTaskQueue(), SystemClock())
     for start in range(0, entries, PER_COMMIT):
         with units_of_work() as uow:
