@@ -139,7 +139,7 @@ class MllpSink:
 
     def _serve(self, connection):
         pending = b""
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):  # a broker that is killed says no goodbye
             while data := connection.recv(65536):
                 pending += data
                 while b"\x1c\r" in pending:

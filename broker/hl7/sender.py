@@ -6,7 +6,9 @@ import contextlib
 import select
 import socket
 import ssl
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
@@ -69,7 +71,7 @@ class Acknowledgement:
 
 
 class MllpClient:
-    """Keeps one connection to a peer and sends one message at a time over it."""
+    """Keeps one connection to a peer and sends one message at a time over it; for one thread at a time."""
 
     def __init__(self, options: MllpOptions) -> None:
         self._options = options
@@ -242,7 +244,11 @@ def send_file(path: Path, *, host: str, port: int, timeout_s: float = 30.0) -> t
 
 
 class MllpDestination:
-    """Sends each parcel's bytes as one message; delivered when the peer accepts it."""
+    """Sends each parcel's bytes as one message; delivered when the peer accepts it.
+
+    Parcels sent at once each have a connection of their own: on a shared one, whoever reads first would take
+    the other's acknowledgement off the wire.
+    """
 
     kind: ClassVar[str] = "mllp"
     Options: ClassVar[type[MllpOptions]] = MllpOptions
@@ -252,7 +258,9 @@ class MllpDestination:
     def __init__(self, options: MllpOptions, context: DestinationContext) -> None:
         self._options = options
         self._clock = context.clock
-        self._client = MllpClient(options)
+        self._idle: list[MllpClient] = []
+        self._lock = threading.Lock()
+        self._closed = False
         self._log = log.bind(destination=context.name)
 
     def check(self) -> CheckResult:
@@ -273,7 +281,8 @@ class MllpDestination:
         if parcel.payload is None:
             return Rejected("There is no message to send: this destination takes messages, not images.")
         try:
-            answer = self._client.exchange(parcel.payload)
+            with self._connection() as client:
+                answer = client.exchange(parcel.payload)
         except MllpUntrusted as error:
             return Misconfigured(str(error))
         except MllpError as error:
@@ -286,8 +295,26 @@ class MllpDestination:
         return outcome
 
     def close(self) -> None:
-        """Close the connection kept for the next message."""
-        self._client.close()
+        """Close the connections kept for the next messages."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for client in idle:
+            client.close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[MllpClient]:
+        """Give the connection used last, or another one while all are in use."""
+        with self._lock:
+            client = self._idle.pop() if self._idle else MllpClient(self._options)
+        try:
+            yield client
+        finally:
+            with self._lock:
+                if not self._closed:
+                    self._idle.append(client)
+            if self._closed:
+                client.close()
 
 
 def judge(answer: Acknowledgement) -> Outcome:

@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,6 +16,7 @@ from broker.hl7.sender import MllpDestination, MllpOptions, MllpSilent, read_mes
 from broker.hl7.tokenizer import tokenize
 from broker.workflow.ports import Parcel
 from tests.parcels import a_context
+from tests.peers import MllpSink
 from tests.unit.hl7.messages import orm
 
 MESSAGE = orm(control_id="S1").encode()
@@ -133,12 +135,31 @@ def test_one_connection_carries_many_messages(tmp_path):
         destination.close()
 
 
+def test_messages_sent_at_once_are_each_answered_on_a_connection_of_their_own(tmp_path):
+    """On a shared one, whoever reads first takes the other's answer off the wire, and the other waits in vain."""
+    with contextlib.closing(MllpSink()) as ris:
+        both_there = threading.Barrier(2, timeout=20)
+
+        class Waiting(list):
+            def append(self, message):
+                super().append(message)
+                both_there.wait()
+
+        ris.messages = Waiting()
+        destination = a_destination(ris.port, tmp_path)
+        payloads = [orm(control_id=key).encode() for key in ("S1", "S2")]
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(lambda payload: send(destination, payload), payloads))
+        destination.close()
+    assert outcomes == [Delivered("AA"), Delivered("AA")]
+
+
 def test_a_connection_the_ris_closed_between_messages_is_replaced(tmp_path):
     with Ris(ack("AA") + b"BYE", ack("AA")) as ris:
         destination = a_destination(ris.port, tmp_path)
         assert isinstance(send(destination), Delivered)
         # The end of the connection has arrived here; a sender that writes before it has would try again later.
-        assert select.select([destination._client._socket], [], [], 10)[0]
+        assert select.select([destination._idle[0]._socket], [], [], 10)[0]
         assert isinstance(send(destination), Delivered)
         assert ris.connections == 2
         destination.close()
