@@ -92,6 +92,24 @@ class RunningBroker:
                 raise
         return self.process.returncode if self.process else None
 
+    def kill(self):
+        """SIGKILL all processes of `serve` as one: none may see another die first and end in order."""
+        import psutil
+
+        serve = psutil.Process(self.process.pid)
+        family = [serve, *serve.children(recursive=True)]
+        for process in family:
+            process.send_signal(signal.SIGSTOP)
+        for process in reversed(family):
+            process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        psutil.wait_procs(family, timeout=10)
+
+    @property
+    def database_url(self):
+        """Address of its database, for tests that look at rows."""
+        return self.environment.get("BROKER_DATABASE_URL") or f"sqlite:///{self.data_dir / 'broker.sqlite3'}"
+
     def tail(self, lines=60):
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 

@@ -26,10 +26,11 @@ def orm(
     study_uid="",
     charset="",
     priority="R",
+    message_id="",
 ):
     """Answer an ORM^O01 of HL7 2.3.1 with ORC, OBR and, when a UID is given, ZDS."""
     segments = [
-        f"MSH|^~\\&|RIS|HOSP|BROKER|HOSP|20261121080000||ORM^O01|{control_id()}|P|2.3.1|||||{'|' if charset else ''}{charset}".rstrip(
+        f"MSH|^~\\&|RIS|HOSP|BROKER|HOSP|20261121080000||ORM^O01|{message_id or control_id()}|P|2.3.1|||||{'|' if charset else ''}{charset}".rstrip(
             "|"
         ),
         f"PID|1||{patient_id}^^^HOSP||{name}||{birth}|{sex}",
