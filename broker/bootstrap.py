@@ -34,7 +34,7 @@ from broker.files.store import DiskFileStore
 from broker.queue import CeleryQueue, doorbell_path, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
 from broker.site_file import LoadedSite, load_site
-from broker.strays import remove_strays
+from broker.strays import remove_strays, remove_unfinished, restore_names
 from broker.workflow import operations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
@@ -108,6 +108,9 @@ class Broker:
         """Give back connections; a closed broker is not used again."""
         for entry in self._entries.values():
             entry.plugin.close()
+        files: DiskFileStore | None = self.__dict__.get("files")
+        if files is not None:
+            files.close()
         close = getattr(self.queue, "close", None)
         if close is not None:
             close()
@@ -210,7 +213,7 @@ class Broker:
         )
 
     def _remove_unfinished(self) -> None:
-        self.files.sweep_incoming(older_than=self.clock.now() - timedelta(hours=1))
+        remove_unfinished(self.files, self.units_of_work, now=self.clock.now())
 
     def _remove_strays(self) -> None:
         remove_strays(self.files, self.units_of_work, now=self.clock.now())
@@ -246,6 +249,7 @@ class Broker:
             free_reserve_percent=limits.free_reserve_percent,
         )
         store.prepare()
+        restore_names(store, self.units_of_work)  # before anybody reads or receives
         return store
 
 

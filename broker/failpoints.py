@@ -27,7 +27,7 @@ FAILPOINTS: Final[Mapping[str, str]] = {
     "mpps.set_after_commit": "the change of a performed step is durable, the scanner was not answered",
     "cstore.after_first_bytes": "some of an object is in its file",
     "cstore.after_last_bytes": "all of an object is in its file, not synced",
-    "cstore.after_file": "the file of an object is durable under its final name, without a row",
+    "cstore.after_file": "the file of an object is durable and has its final name, without a row",
     "cstore.before_commit": "the rows of some objects are written in an open transaction",
     "cstore.after_commit": "the rows of some objects are durable, nobody was answered",
     "cstore.before_answer": "an object is stored and its answer not on its way",

@@ -1,9 +1,12 @@
-"""Removes received files that no row names: their receiver died before it could say that they are stored."""
+"""Brings received files and their rows together again after a receiver died or the power was cut.
+
+A file that no row names was never acknowledged and goes; a row whose file lost its final name gets it back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -15,6 +18,32 @@ log = structlog.get_logger(__name__)
 MIN_AGE = timedelta(hours=1)
 """A receiver commits within seconds of placing its file, or not at all."""
 LOOK_BACK = timedelta(days=7)
+CLOCK_STEP = timedelta(days=1)
+"""How far the clock may have stepped between the making of an incoming file and its row."""
+
+
+def restore_names(files: DiskFileStore, units_of_work: UnitsOfWork) -> int:
+    """Give final names again that a power cut took; once at start, before files are read. Answer how many."""
+    unsettled = files.unsettled()
+    if not unsettled:
+        return 0
+    since = max(min(unsettled.values()), datetime.min.replace(tzinfo=UTC) + CLOCK_STEP) - CLOCK_STEP
+    with units_of_work() as uow:
+        paths = uow.instances.paths_named(list(unsettled), since=since)
+    restored = sum(files.restore(path) for path in sorted(paths))
+    if restored:
+        log.warning("names of received files restored after a power cut", files=restored)
+    return restored
+
+
+def remove_unfinished(files: DiskFileStore, units_of_work: UnitsOfWork, *, now: datetime) -> int:
+    """Remove what dead receivers left in the incoming folder, except from rows. Answer how many files."""
+
+    def paths_of(names: Sequence[str]) -> set[str]:
+        with units_of_work() as uow:
+            return uow.instances.paths_named(names)
+
+    return files.sweep_incoming(paths_of, older_than=now - MIN_AGE)
 
 
 def remove_strays(files: DiskFileStore, units_of_work: UnitsOfWork, *, now: datetime) -> int:

@@ -35,12 +35,20 @@ class Disk(Protocol):
         """Append all of it."""
         ...
 
+    def read(self, handle: int, space: memoryview, offset: int) -> int:
+        """Read what was written, from `offset`; answer how many bytes."""
+        ...
+
     def sync(self, handle: int) -> None:
         """Make the content of a file durable."""
         ...
 
     def close(self, handle: int) -> None:
         """Close a file."""
+        ...
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file one more name. Raises FileExistsError when that name is taken."""
         ...
 
     def rename(self, source: Path, target: Path) -> None:
@@ -57,6 +65,10 @@ class Disk(Protocol):
 
     def exists(self, path: Path) -> bool:
         """Tell whether there is something of this name."""
+        ...
+
+    def names_of(self, path: Path) -> int:
+        """Answer how many names the file of this name has; 0 when there is no such file."""
         ...
 
     def space(self, path: Path) -> Space:
@@ -81,7 +93,7 @@ class LocalDisk:
 
     def create(self, path: Path) -> int:
         """Create a file that was not there, never through a link."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(path, flags, FILE_MODE)
 
     def write(self, handle: int, pieces: Sequence[bytes | memoryview]) -> None:
@@ -96,6 +108,10 @@ class LocalDisk:
             while rest:
                 rest = rest[os.write(handle, rest) :]
 
+    def read(self, handle: int, space: memoryview, offset: int) -> int:
+        """Read back from the page cache."""
+        return os.preadv(handle, (space,), offset)
+
     def sync(self, handle: int) -> None:
         """Make the content of a file durable, with the metadata needed to read it back."""
         os.fdatasync(handle)
@@ -103,6 +119,10 @@ class LocalDisk:
     def close(self, handle: int) -> None:
         """Close it."""
         os.close(handle)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file one more name, never through a link."""
+        os.link(source, target, follow_symlinks=False)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file its name."""
@@ -123,6 +143,13 @@ class LocalDisk:
     def exists(self, path: Path) -> bool:
         """Tell whether there is something of this name."""
         return path.exists()
+
+    def names_of(self, path: Path) -> int:
+        """Count the names of a file."""
+        try:
+            return path.stat(follow_symlinks=False).st_nlink
+        except FileNotFoundError:
+            return 0
 
     def space(self, path: Path) -> Space:
         """Ask how much room there is for us."""

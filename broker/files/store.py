@@ -1,75 +1,46 @@
 """Keeps received objects: one file each, whole and synced under its name, or not there at all.
 
-A file is written beside its place, synced, renamed, and its folder synced; only then is it `kept`. Names are
-made of our own ids and the minute of arrival, never of anything a peer sent. The minute folders let a whole
-crowd of receivers share one folder sync.
+An object is written into a file of the incoming folder whose name is durable already, synced, and linked to its
+final name; only then is it `kept`. It waits for no folder: after a power cut the final name may be missing, and
+is given again from the incoming name and the row (docs/adr/0003). Names are made of our own ids and the minute of
+arrival, never of anything a peer sent.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import re
-import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from broker.errors import InvalidValue, OutOfResources, StorageFull
+import structlog
+
+from broker.errors import InvalidValue, StorageFull
 from broker.files.disk import Disk, LocalDisk
+from broker.files.folder_sync import FolderSync
+from broker.files.incoming_file import StoredUnderWay, trouble
+from broker.files.keeper import Keeper
+from broker.files.minutes import FORMAT, minutes
 from broker.files.part10 import part10_head
-from broker.workflow.ports import Clock, IncomingFile, StoredFile
+from broker.files.ready_files import SUFFIX, ReadyFile, ReadyFiles, made_at, new_name
+from broker.files.settling import Settler
+from broker.files.shadow_digest import Digester
+from broker.workflow.ports import Clock, IncomingFile
 
 DEFAULT_FREE_RESERVE_BYTES: Final = 2 * 1024**3
 DEFAULT_FREE_RESERVE_PERCENT: Final = 5.0
-SPACE_CHECK_BYTES: Final = 32 * 1024 * 1024
-"""How much one object may grow before the reserve is looked at again."""
+DEFAULT_READY_FILES: Final = 32
 SWEEP_BATCH: Final = 500
 
 _PATH = re.compile(r"\d{8}/\d{4}/[0-9a-f]{32}\.dcm\Z")
-_DAY, _MINUTE = re.compile(r"\d{8}\Z"), re.compile(r"\d{4}\Z")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_INCOMING = re.compile(r"[0-9a-f]{32}\.part\Z")
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
-
-class FolderSync:
-    """Syncs folders, once for everybody who asked before the sync began."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._lock = threading.Lock()
-        self._folders: dict[Path, _FolderTurn] = {}
-
-    def sync(self, folder: Path) -> None:
-        """Return when a sync of the folder that began after this call has ended well."""
-        with self._lock:
-            turn = self._folders.setdefault(folder, _FolderTurn())
-            turn.asked += 1
-            mine = turn.asked
-        try:
-            with turn.lock:
-                if turn.synced >= mine:
-                    return
-                with self._lock:
-                    target = turn.asked
-                self._disk.sync_folder(folder)
-                turn.synced = target
-        finally:
-            with self._lock:
-                turn.left += 1
-                if turn.left == turn.asked:
-                    self._folders.pop(folder, None)
-
-
-class _FolderTurn:
-    __slots__ = ("asked", "left", "lock", "synced")
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.asked = 0
-        self.left = 0
-        self.synced = 0
+log = structlog.get_logger(__name__)
 
 
 class DiskFileStore:
@@ -84,9 +55,14 @@ class DiskFileStore:
         implementation_version_name: str,
         free_reserve_bytes: int = DEFAULT_FREE_RESERVE_BYTES,
         free_reserve_percent: float = DEFAULT_FREE_RESERVE_PERCENT,
+        ready_files: int = DEFAULT_READY_FILES,
+        in_background: bool = True,
         disk: Disk | None = None,
     ) -> None:
-        """Keep files below `root`; refuse new ones while free space is below the larger reserve."""
+        """Keep files below `root`; refuse new ones while free space is below the larger reserve.
+
+        A thread of the store calls `make_ready` and `settle`; without `in_background` whoever owns it does.
+        """
         self._root = root
         self._incoming = root / "incoming"
         self._clock = clock
@@ -95,15 +71,46 @@ class DiskFileStore:
         self._reserve_bytes = free_reserve_bytes
         self._reserve_percent = free_reserve_percent
         self._disk: Disk = disk or LocalDisk()
-        self._folder_sync = FolderSync(self._disk)
+        folder_sync = FolderSync(self._disk)
+        self._folder_sync = folder_sync
+        self._settler = Settler(self._disk, root)
+        self._digester = Digester(self._disk)
+        self._ready = ReadyFiles(
+            self._disk,
+            self._incoming,
+            folder_sync,
+            clock,
+            batch=ready_files,
+            refill=self._want_fill,
+        )
+        self._keeper = Keeper(fill=self.make_ready, settle=self.settle) if in_background else None
         self._folder_lock = threading.Lock()
         self._folder = ""
+        self._minute: tuple[int, ...] = ()
+        self._has_links = True
+        self._synced_folder = ""
+        self._open_lock = threading.Lock()
+        self._open = 0
 
     def prepare(self) -> None:
-        """Make the store's folders; once at start."""
+        """Make the store's folders and look what the filesystem can do; once at start."""
         for folder in (self._root, self._incoming):
             if self._disk.make_folder(folder):
                 self._disk.sync_folder(folder.parent)
+        self._has_links = self._can_link()
+        if not self._has_links:
+            log.warning("no hard links on this filesystem: every object waits for one more sync")
+
+    def close(self) -> None:
+        """Settle what is left, so that nothing but kept files stays. Objects under way are not waited for."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self._digester.close()
+        try:
+            self._settler.settle()
+        except OSError as error:
+            log.error("final names not durable; incoming names stay", errno=error.errno)
+        self._ready.give_back()
 
     def create(
         self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae_title: str
@@ -119,11 +126,26 @@ class DiskFileStore:
             implementation_class_uid=self._class_uid,
             implementation_version_name=self._version_name,
         )
-        name = secrets.token_hex(16)
         try:
-            return _Incoming(self, self._disk, self._incoming / f"{name}.part", name=name, head=head)
+            file = self._ready.take()
         except OSError as error:
-            raise _trouble(error) from error
+            raise trouble(error) from error
+        with self._open_lock:
+            self._open += 1
+            is_alone = self._open == 1
+        # With one receiver there is a core to spare for its digest; with several, handing over only costs.
+        return StoredUnderWay(
+            self, self._disk, file, head=head, digester=self._digester if is_alone else None
+        )
+
+    def _want_fill(self) -> None:
+        if self._keeper is not None:
+            self._keeper.want_fill()
+
+    def let_go(self) -> None:
+        """Take note that an object under way is kept or discarded."""
+        with self._open_lock:
+            self._open -= 1
 
     def open(self, path: str) -> BinaryIO:
         """Open a kept file for reading."""
@@ -160,45 +182,121 @@ class DiskFileStore:
         reserve = max(self._reserve_bytes, int(space.total_bytes * self._reserve_percent / 100))
         return space.free_bytes >= reserve
 
-    def place(self, incoming: Path, name: str) -> str:
-        """Move a synced file to its place and make the name durable; answer the path."""
+    def place(self, file: ReadyFile) -> str:
+        """Give a synced file its final name; answer the path. Raises OSError."""
         folder = self._todays_folder()
-        path = f"{folder}/{name}.dcm"
+        path = f"{folder}/{file.name}.dcm"
         target = self._root / path
+        if not self._has_links:
+            self._move(file.path, target, folder)
+            return path
+        self._disk.link(file.path, target)
+        self._settler.add(file.path, folder)
+        if self._keeper is not None:
+            self._keeper.want_settle()
+        return path
+
+    def make_ready(self) -> None:
+        """Make files ready for the next receivers. Raises OSError."""
+        self._ready.fill()
+
+    def settle(self) -> int:
+        """Make the final names of kept objects durable and give up the incoming ones; answer how many."""
+        return self._settler.settle()
+
+    def _move(self, incoming: Path, target: Path, folder: str) -> None:
         self._disk.rename(incoming, target)
         try:
-            self._folder_sync.sync(target.parent)
+            if folder != self._synced_folder:
+                self._settler.sync_names(folder)
+                self._synced_folder = folder
+            else:
+                self._folder_sync.sync(target.parent)
         except OSError:
             self._disk.remove(target)
             raise
-        return path
+
+    def _can_link(self) -> bool:
+        name = new_name(self._clock)
+        one, other = self._incoming / f"{name}{SUFFIX}", self._incoming / f"{name}.link"
+        try:
+            self._disk.close(self._disk.create(one))
+            self._disk.link(one, other)
+        except OSError as error:
+            return error.errno not in _NO_HARD_LINKS  # a full disk says nothing about links
+        finally:
+            with suppress(OSError):
+                self._disk.remove(one)
+                self._disk.remove(other)
+        return True
 
     def _todays_folder(self) -> str:
-        folder = self._clock.now().strftime("%Y%m%d/%H%M")
-        if folder == self._folder:
-            return folder
+        now = self._clock.now()
+        minute = (now.minute, now.hour, now.day, now.month, now.year)
+        if minute == self._minute:
+            return self._folder
         with self._folder_lock:
-            if folder != self._folder:
-                day = self._root / folder[:8]
-                self._disk.make_folder(day)
+            if minute != self._minute:
+                folder = now.strftime(FORMAT)
+                self._disk.make_folder(self._root / folder[:8])
                 self._disk.make_folder(self._root / folder)
-                # Also when they were there: another process may have made them and not yet synced them.
-                self._disk.sync_folder(self._root)
-                self._disk.sync_folder(day)
                 self._folder = folder
-        return folder
+                self._minute = minute
+            return self._folder
+
+    # ---- after a power cut -----------------------------------------------------------------------------
+
+    def unsettled(self, *, older_than: datetime | None = None) -> dict[str, datetime]:
+        """Answer the ids of incoming files and when they were made: those of dead receivers, and of living ones."""
+        limit = older_than.timestamp() if older_than is not None else None
+        return {
+            name.removesuffix(SUFFIX): _instant(made_at(name))
+            for name, at in self._disk.entries(self._incoming)
+            if _INCOMING.match(name) and (limit is None or at < limit)
+        }
+
+    def restore(self, path: str) -> bool:
+        """Give a kept file its final name again from its incoming one; True when it had lost it."""
+        target = self.absolute(path)
+        if self._disk.exists(target):
+            return False
+        self._disk.make_folder(target.parent.parent)
+        self._disk.make_folder(target.parent)
+        incoming = self._incoming / (target.stem + SUFFIX)
+        try:
+            if self._has_links:
+                self._disk.link(incoming, target)
+            else:
+                self._disk.rename(incoming, target)
+        except (FileExistsError, FileNotFoundError):
+            return False  # another process was first, or there is nothing left to restore
+        self._settler.sync_names(path[:13])
+        return True
 
     # ---- sweeping --------------------------------------------------------------------------------------
 
-    def sweep_incoming(self, *, older_than: datetime) -> int:
-        """Remove what receivers that died left behind, answer how many files."""
-        limit = older_than.timestamp()
-        stale = [
-            name for name, at in self._disk.entries(self._incoming) if at < limit and name.endswith(".part")
-        ]
-        for name in stale:
-            self._disk.remove(self._incoming / name)
-        return len(stale)
+    def sweep_incoming(
+        self, paths_of: Callable[[Sequence[str]], Collection[str]], *, older_than: datetime
+    ) -> int:
+        """Remove what receivers that died left behind, answer how many files.
+
+        `paths_of` answers the paths of those ids that have a row: these files get their final name durably first.
+        """
+        stale = list(self.unsettled(older_than=older_than))
+        removed = 0
+        for start in range(0, len(stale), SWEEP_BATCH):
+            batch = stale[start : start + SWEEP_BATCH]
+            paths = {path[14:46]: path for path in paths_of(batch)}
+            for name in batch:
+                incoming = self._incoming / (name + SUFFIX)
+                if name in paths:
+                    self.restore(paths[name])
+                    self._settler.sync_names(paths[name][:13])
+                elif self._disk.names_of(incoming) > 1:
+                    continue  # its row may be under way; without one, the sweep of strays takes the other name
+                self._disk.remove(incoming)
+                removed += 1
+        return removed
 
     def sweep_strays(
         self,
@@ -211,124 +309,27 @@ class DiskFileStore:
 
         `known` answers which of some paths have a row. Only folders of minutes in between are looked at.
         """
+        limit = older_than.timestamp()
         removed = 0
-        for folder in self._minutes(newer_than, older_than):
-            removed += self._sweep_folder(folder, known, older_than.timestamp())
-        return removed
-
-    def _minutes(self, newer_than: datetime | None, older_than: datetime) -> Iterator[str]:
-        first = newer_than.astimezone(UTC).strftime("%Y%m%d/%H%M") if newer_than else ""
-        last = older_than.astimezone(UTC).strftime("%Y%m%d/%H%M")
-        for day in sorted(name for name, _ in self._disk.entries(self._root) if _DAY.match(name)):
-            if not first[:8] <= day <= last[:8]:
-                continue
-            for minute in sorted(name for name, _ in self._disk.entries(self._root / day)):
-                if _MINUTE.match(minute) and first <= f"{day}/{minute}" <= last:
-                    yield f"{day}/{minute}"
-
-    def _sweep_folder(
-        self, folder: str, known: Callable[[Sequence[str]], Collection[str]], limit: float
-    ) -> int:
-        removed = 0
-        paths = sorted(
-            f"{folder}/{name}"
-            for name, at in self._disk.entries(self._root / folder)
-            if at < limit and _PATH.match(f"{folder}/{name}")
-        )
-        for start in range(0, len(paths), SWEEP_BATCH):
-            batch = paths[start : start + SWEEP_BATCH]
-            rows = known(batch)
-            for path in batch:
-                if path not in rows:
-                    self._disk.remove(self._root / path)
-                    removed += 1
+        for folder in minutes(self._disk, self._root, newer_than=newer_than, older_than=older_than):
+            paths = sorted(
+                f"{folder}/{name}"
+                for name, at in self._disk.entries(self._root / folder)
+                if at < limit and _PATH.match(f"{folder}/{name}")
+            )
+            for start in range(0, len(paths), SWEEP_BATCH):
+                batch = paths[start : start + SWEEP_BATCH]
+                rows = known(batch)
+                for path in batch:
+                    if path not in rows:
+                        self._disk.remove(self._root / path)
+                        removed += 1
         return removed
 
 
-class _Incoming:
-    """Implements the IncomingFile port; used by one thread."""
-
-    __slots__ = (
-        "_disk",
-        "_handle",
-        "_head",
-        "_name",
-        "_offset",
-        "_path",
-        "_sha256",
-        "_size",
-        "_store",
-        "_unchecked",
-    )
-
-    def __init__(self, store: DiskFileStore, disk: Disk, path: Path, *, name: str, head: bytes) -> None:
-        self._store = store
-        self._disk = disk
-        self._path = path
-        self._name = name
-        self._head = head
-        self._offset = len(head)
-        self._size = 0
-        self._unchecked = 0
-        self._sha256 = hashlib.sha256()
-        self._handle: int | None = disk.create(path)
-
-    def write(self, data: memoryview) -> None:
-        """Append to the data set. Raises StorageFull or OutOfResources; then nothing is left behind."""
-        handle = self._handle
-        if handle is None:
-            raise OutOfResources("The file is closed.")
-        try:
-            self._unchecked += len(data)
-            if self._unchecked >= SPACE_CHECK_BYTES:
-                self._unchecked = 0
-                if not self._store.has_room():
-                    raise StorageFull
-            if self._head:
-                self._disk.write(handle, (self._head, data))
-                self._head = b""
-            else:
-                self._disk.write(handle, (data,))
-        except OSError as error:
-            self.discard()
-            raise _trouble(error) from error
-        except StorageFull:
-            self.discard()
-            raise
-        self._size += len(data)
-        self._sha256.update(data)
-
-    def keep(self) -> StoredFile:
-        """Sync and give the final name. Raises StorageFull or OutOfResources; then nothing is left behind."""
-        handle = self._handle
-        if handle is None:
-            raise OutOfResources("The file is closed.")
-        try:
-            if self._head:
-                self._disk.write(handle, (self._head,))
-            self._disk.sync(handle)
-            self._handle = None
-            self._disk.close(handle)
-            path = self._store.place(self._path, self._name)
-        except OSError as error:
-            self.discard()
-            raise _trouble(error) from error
-        return StoredFile(path, self._offset + self._size, self._offset, self._sha256.digest())
-
-    def discard(self) -> None:
-        """Let go of it; nothing is left behind. A disk that cannot remove it leaves it to the sweep."""
-        handle, self._handle = self._handle, None
-        try:
-            if handle is not None:
-                self._disk.close(handle)
-        finally:
-            try:
-                self._disk.remove(self._path)
-            except OSError:
-                return
-
-
-def _trouble(error: OSError) -> OutOfResources:
-    if error.errno in _FULL:
-        return StorageFull("The disk is full.")
-    return OutOfResources(f"The disk failed: {errno.errorcode.get(error.errno or 0, 'unknown error')}.")
+def _instant(seconds: float) -> datetime:
+    """Answer an instant, or the last there is: names of an older version say nothing about time."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.max.replace(tzinfo=UTC)

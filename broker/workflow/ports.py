@@ -310,6 +310,13 @@ class Instances(Protocol):
         """Answer which of these file paths have a row."""
         ...
 
+    def paths_named(self, names: Sequence[str], *, since: datetime | None = None) -> set[str]:
+        """Answer the paths of the files of these names (32 hexadecimal digits) that have a row.
+
+        `since` looks at what was received later only; without it every row is looked at.
+        """
+        ...
+
     def reconsider(self, study_instance_uid: str) -> int:
         """Move the UNROUTED instances of a study back to RECEIVED, answer how many."""
         ...

@@ -26,6 +26,7 @@ NOW = datetime(2026, 11, 21, 9, 7, 30, tzinfo=UTC)
 @dataclass
 class StoppedClock:
     at: datetime = NOW
+    seconds: float = 0.0
 
     def now(self) -> datetime:
         return self.at
@@ -34,7 +35,7 @@ class StoppedClock:
         return self.at
 
     def monotonic(self) -> float:
-        return 0.0
+        return self.seconds
 
 
 @dataclass
@@ -46,7 +47,8 @@ class SickDisk(LocalDisk):
     free_bytes: int | None = None
 
     def _call(self, name: str) -> None:
-        self.calls.append(name)
+        if name != "read":  # comes from another thread at any time
+            self.calls.append(name)
         if name in self.failing:
             raise OSError(self.failing[name], os.strerror(self.failing[name]))
 
@@ -58,9 +60,17 @@ class SickDisk(LocalDisk):
         self._call("write")
         super().write(handle, pieces)
 
+    def read(self, handle: int, space: memoryview, offset: int) -> int:
+        self._call("read")
+        return super().read(handle, space, offset)
+
     def sync(self, handle: int) -> None:
         self._call("sync")
         super().sync(handle)
+
+    def link(self, source: Path, target: Path) -> None:
+        self._call("link")
+        super().link(source, target)
 
     def rename(self, source: Path, target: Path) -> None:
         self._call("rename")
@@ -84,10 +94,18 @@ def a_store(root: Path, disk: LocalDisk | None = None, clock: StoppedClock | Non
         implementation_version_name="TEST",
         free_reserve_bytes=1000,
         free_reserve_percent=0,
+        in_background=False,
         disk=disk,
     )
     store.prepare()
     return store
+
+
+class NoLinks(SickDisk):
+    """A disk of a filesystem without hard links."""
+
+    def link(self, source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "not here")
 
 
 def begin(store: FileStore, **changes: str) -> IncomingFile:
@@ -162,21 +180,134 @@ def test_a_path_that_is_not_ours_is_refused(tmp_path: Path, path: str) -> None:
         store.remove(path)
 
 
-def test_content_is_synced_before_it_is_named_and_the_name_before_it_is_kept(tmp_path: Path) -> None:
+def test_content_is_synced_before_it_is_linked_into_a_name_that_is_durable_already(tmp_path: Path) -> None:
     disk = SickDisk()
     store = a_store(tmp_path, disk)
     disk.calls.clear()
     keep(store)
-    assert disk.calls[-3:] == ["sync", "rename", "sync_folder"] or disk.calls[-5:] == [
-        "sync",
-        "sync_folder",
-        "sync_folder",
-        "rename",
-        "sync_folder",
-    ]
+    assert disk.calls == ["space", "create", "sync_folder", "write", "sync", "link"], "nothing was ready"
+    store.make_ready()
     disk.calls.clear()
     keep(store)
-    assert disk.calls == ["space", "create", "write", "sync", "rename", "sync_folder"], "two syncs, no more"
+    assert disk.calls == ["space", "write", "sync", "link"], "one sync, no more"
+
+
+def test_final_names_are_synced_with_their_folders_before_the_incoming_ones_go(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    first, second = keep(store), keep(store)
+    assert len(files_below(tmp_path)) == 4, "two names each"
+    disk.calls.clear()
+    assert store.settle() == 2
+    assert disk.calls == ["sync_folder"] * 3, "minute, day and store, once for both"
+    assert set(files_below(tmp_path)) == {store.absolute(first.path), store.absolute(second.path)}
+    keep(store)
+    disk.calls.clear()
+    assert store.settle() == 1
+    assert disk.calls == ["sync_folder"]
+    assert store.settle() == 0
+
+
+def test_without_a_synced_folder_the_incoming_name_stays(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    keep(store)
+    disk.failing["sync_folder"] = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        store.settle()
+    disk.failing.clear()
+    assert store.settle() == 0, "a failed sync is not believed the second time"
+    assert len(files_below(tmp_path)) == 2
+    assert len(store.unsettled()) == 1
+
+
+def test_the_store_settles_by_itself_and_makes_files_ready(tmp_path: Path) -> None:
+    store = DiskFileStore(
+        tmp_path / "objects",
+        StoppedClock(),
+        implementation_class_uid="2.25.1",
+        implementation_version_name="TEST",
+        free_reserve_bytes=0,
+        free_reserve_percent=0,
+        ready_files=4,
+    )
+    store.prepare()
+    kept = keep(store)
+    incoming = tmp_path / "objects" / "incoming"
+    own = incoming / f"{Path(kept.path).stem}.part"
+    deadline = datetime.now(UTC) + timedelta(seconds=20)
+    while own.exists() or len(list(incoming.iterdir())) < 4:
+        assert datetime.now(UTC) < deadline
+        threading.Event().wait(0.01)
+    assert keep(store).size_bytes == kept.size_bytes
+    store.close()
+    assert len(files_below(tmp_path)) == 2
+    assert list(incoming.iterdir()) == []
+
+
+def test_a_filesystem_without_hard_links_costs_a_sync_and_nothing_else(tmp_path: Path) -> None:
+    disk = NoLinks()
+    store = a_store(tmp_path, disk)
+    keep(store)
+    store.make_ready()
+    disk.calls.clear()
+    kept = keep(store)
+    assert disk.calls == ["space", "write", "sync", "rename", "sync_folder"]
+    assert store.settle() == 0
+    assert store.absolute(kept.path).exists()
+
+
+def test_a_ready_file_that_is_too_old_is_not_written_into(tmp_path: Path) -> None:
+    clock = StoppedClock()
+    store = a_store(tmp_path, clock=clock)
+    store.make_ready()
+    clock.seconds = 601.0
+    keep(store)
+    store.settle()
+    assert len(files_below(tmp_path)) == 1
+
+
+def test_a_ready_file_that_a_sweep_took_is_not_written_into(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    store.make_ready()
+    taken = store.sweep_incoming(nobody, older_than=datetime.now(UTC) + timedelta(hours=2))
+    assert taken == 32
+    kept = keep(store)
+    assert store.absolute(kept.path).exists()
+
+
+def test_a_final_name_that_was_lost_is_given_again(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    lost, there = keep(store, b"lost"), keep(store, b"there")
+    store.absolute(lost.path).unlink()
+    assert set(store.unsettled()) == {Path(file.path).stem for file in (lost, there)}
+    assert store.restore(lost.path)
+    assert not store.restore(lost.path)
+    assert not store.restore(there.path)
+    assert store.absolute(lost.path).read_bytes().endswith(b"lost")
+    made = store.unsettled()[Path(there.path).stem]
+    assert abs(made - NOW) < timedelta(seconds=1), "a name says when it was made"
+
+
+def test_the_digest_is_right_whoever_computes_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    alone, beside = begin(store), begin(store)
+    data = os.urandom(5_000_001)
+    for incoming in (alone, beside):
+        for start in range(0, len(data), 131_066):
+            incoming.write(memoryview(data)[start : start + 131_066])
+    digest = hashlib.sha256(data).digest()
+    assert [alone.keep().sha256, beside.keep().sha256] == [digest, digest]
+
+
+def test_an_object_is_discarded_while_it_is_digested(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    for _ in range(20):
+        incoming = begin(store)
+        incoming.write(memoryview(bytes(3_000_000)))
+        incoming.discard()
+    assert files_below(tmp_path) == []
+    assert keep(store).sha256
 
 
 def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
@@ -190,7 +321,7 @@ def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:
         incoming.keep()
 
 
-@pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_folder"])
+@pytest.mark.parametrize("call", ["create", "write", "read", "sync", "link", "sync_folder"])
 @pytest.mark.parametrize(
     ("number", "error"),
     [(errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull), (errno.EIO, OutOfResources)],
@@ -205,6 +336,8 @@ def test_a_failing_disk_is_out_of_resources_and_leaves_nothing_behind(
     with pytest.raises(error) as caught:
         keep(store)
     assert type(caught.value) is error
+    disk.failing.clear()
+    store.settle()
     assert files_below(tmp_path) == [store.absolute(first.path)]
     disk.failing.clear()
     assert store.absolute(keep(store).path).exists(), "it recovers by itself"
@@ -217,11 +350,13 @@ def test_a_file_given_up_for_another_is_removed_unless_the_other_is_lost(tmp_pat
     clock.at += timedelta(days=1)
     spare = keep(store)
     store.give_up(spare.path, in_favour_of=first.path)
+    store.settle()
     assert files_below(tmp_path) == [store.absolute(first.path)]
     store.remove(first.path)
     store.absolute(first.path).parent.rmdir()
     spare = keep(store)
     store.give_up(spare.path, in_favour_of=first.path)
+    store.settle()
     assert files_below(tmp_path) == [store.absolute(first.path)]
 
 
@@ -267,27 +402,27 @@ def test_one_huge_object_stops_at_the_reserve(tmp_path: Path) -> None:
     assert files_below(tmp_path) == []
 
 
-def test_concurrent_receivers_all_keep_and_share_folder_syncs(tmp_path: Path) -> None:
-    class Counting(SickDisk):
+def test_concurrent_receivers_share_folder_syncs_where_names_are_not_ready(tmp_path: Path) -> None:
+    class Gated(NoLinks):
         gate = threading.Event()
+        armed = False
 
         def sync_folder(self, path: Path) -> None:
             super().sync_folder(path)
             if self.armed:
-                self.gate.wait(5)
+                self.gate.wait(20)
 
-        armed = False
-
-    disk = Counting()
+    disk = Gated()
     store = a_store(tmp_path, disk)
     keep(store)
+    store.make_ready()
     disk.calls.clear()
     disk.armed = True
     kept: list[StoredFile] = []
     threads = [threading.Thread(target=lambda: kept.append(keep(store))) for _ in range(8)]
     for thread in threads:
         thread.start()
-    deadline = datetime.now(UTC) + timedelta(seconds=5)
+    deadline = datetime.now(UTC) + timedelta(seconds=20)
     while disk.calls.count("rename") < 8 and datetime.now(UTC) < deadline:
         threading.Event().wait(0.001)
     disk.gate.set()
@@ -298,6 +433,10 @@ def test_concurrent_receivers_all_keep_and_share_folder_syncs(tmp_path: Path) ->
     assert disk.calls.count("sync_folder") < 8
 
 
+def nobody(names: Sequence[str]) -> set[str]:
+    return set()
+
+
 def test_the_sweep_removes_what_dead_receivers_left_and_nothing_younger(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     old, young = begin(store), begin(store)
@@ -305,8 +444,20 @@ def test_the_sweep_removes_what_dead_receivers_left_and_nothing_younger(tmp_path
     young.write(memoryview(b"x"))
     first, _ = files_below(tmp_path)
     os.utime(first, (0, 0))
-    assert store.sweep_incoming(older_than=datetime.now(UTC) - timedelta(hours=1)) == 1
+    assert store.sweep_incoming(nobody, older_than=datetime.now(UTC) - timedelta(hours=1)) == 1
     assert len(files_below(tmp_path)) == 1
+
+
+def test_the_sweep_takes_no_incoming_name_whose_object_could_be_lost_by_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    rowless, lost, there = keep(store, b"1"), keep(store, b"2"), keep(store, b"3")
+    store.absolute(lost.path).unlink()
+    far = datetime.now(UTC) + timedelta(hours=1)
+    assert store.sweep_incoming(lambda _: {lost.path, there.path}, older_than=far) == 2
+    assert store.absolute(lost.path).read_bytes().endswith(b"2"), "named again before the incoming name went"
+    assert list(store.unsettled()) == [Path(rowless.path).stem], "it has a final name and perhaps soon a row"
+    store.remove(rowless.path)
+    assert store.sweep_incoming(nobody, older_than=far) == 1
 
 
 def test_the_sweep_removes_files_without_rows_and_no_others(tmp_path: Path) -> None:

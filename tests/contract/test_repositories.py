@@ -358,6 +358,16 @@ def test_instances_are_stored_together_and_keep_their_order(uow):
     assert len(uow.instances.of_series(instances[0].series_instance_uid)) == 40
 
 
+def test_rows_are_found_by_the_names_of_their_files(uow):
+    names = [f"{number:032x}" for number in range(1200)]
+    paths = [f"20261121/0907/{name}.dcm" for name in names]
+    uow.instances.add_many([an_instance(n, path=path) for n, path in enumerate(paths[:600])])
+    uow.instances.add_many([an_instance(5000, path=paths[700], received_at=NOW - timedelta(days=2))])
+    assert uow.instances.paths_named(names) == {*paths[:600], paths[700]}
+    assert uow.instances.paths_named(names[500:], since=NOW) == set(paths[500:600])
+    assert uow.instances.paths_named([]) == set()
+
+
 def test_every_version_of_an_object_is_kept(uow):
     first, second = uow.instances.add_many([an_instance(1), an_instance(1, version=2)])
     assert [i.id for i in uow.instances.versions(an_instance(1).sop_instance_uid)] == [second, first]

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pydicom
@@ -24,6 +25,7 @@ from broker.dicom.network.client import Proposal, open_association
 from broker.dicom.network.failures import AssociationError, ContextNotAccepted
 from broker.errors import DatabaseUnavailable
 from broker.files.disk import LocalDisk, Space
+from broker.strays import remove_unfinished, restore_names
 from broker.workflow.clock import SystemClock
 from broker.workflow.ports import InstanceState
 from tests.bundled_files import DATA, data_set_of
@@ -64,7 +66,9 @@ class Site:
             return uow.instances.get_many(uow.instances.undecided(10_000))
 
     def kept(self) -> list[Path]:
-        return sorted(path for path in self.root.rglob("*") if path.is_file())
+        """Answer all that is stored, or half stored; not what only lies ready."""
+        self.files.settle()
+        return sorted(path for path in self.root.rglob("*") if path.is_file() and path.stat().st_size)
 
     def data_set(self, row) -> bytes:
         return self.files.absolute(row.path).read_bytes()[row.data_set_offset :]
@@ -395,6 +399,29 @@ def test_without_a_database_the_answer_is_a700_and_never_0000(site: Site) -> Non
     assert site.kept() == [site.files.absolute(row.path)]
 
 
+def test_names_a_power_cut_took_are_restored_from_rows_at_the_next_start(site: Site) -> None:
+    data = {f"1.2.{number}": a_data_set(f"1.2.{number}") for number in range(3)}
+    with an_association(site.port) as association:
+        for uid, sent in data.items():
+            assert store(association, sent, uid) == 0x0000
+    site.server.stop(grace_s=1)
+    rows = site.rows()
+    for row in rows[:2]:
+        path = site.files.absolute(row.path)
+        # What is found after a power cut that came before the names were settled.
+        incoming = site.root / "incoming" / f"{path.stem}.part"
+        if not incoming.exists():
+            incoming.hardlink_to(path)
+        path.unlink()
+    again = a_file_store(site.root)
+    assert restore_names(again, site.units_of_work) == 2
+    assert restore_names(again, site.units_of_work) == 0
+    assert {row.sop_instance_uid: site.data_set(row) for row in rows} == data
+    assert remove_unfinished(again, site.units_of_work, now=SystemClock().now() + timedelta(hours=2)) >= 2
+    assert {row.sop_instance_uid: site.data_set(row) for row in rows} == data
+    assert list((site.root / "incoming").iterdir()) == []
+
+
 SERVER = """
 import sys, time
 from pathlib import Path
@@ -460,8 +487,8 @@ def test_killed_in_the_middle_everything_acknowledged_is_there_and_whole(
             assert hashlib.sha256(data).digest() == row.sha256
             assert acknowledged.get(uid, data) == data
         later = SystemClock().now().replace(year=2100)
-        files.sweep_incoming(older_than=later)
         files.sweep_strays(uow.instances.with_paths, older_than=later)
+        files.sweep_incoming(uow.instances.paths_named, older_than=later)
     left = {path for path in root.rglob("*") if path.is_file()}
     assert left == {files.absolute(row.path) for row in rows.values()}
     engine.dispose()

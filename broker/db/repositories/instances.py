@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, update
 
 from broker.db.encoding import column_text, decode_values, storable_json
 from broker.db.prepared import Prepared
@@ -98,6 +98,17 @@ class SqlInstances:
         """Answer which of these file paths have a row."""
         rows = self._transaction.execute(select(INSTANCE.c.path).where(INSTANCE.c.path.in_(paths)))
         return {str(path) for path in rows.scalars()}
+
+    def paths_named(self, names: Sequence[str], *, since: datetime | None = None) -> set[str]:
+        """Answer the paths of the files of these names that have a row, received after `since`."""
+        found: set[str] = set()
+        for start in range(0, len(names), _IDS_PER_STATEMENT):
+            some = names[start : start + _IDS_PER_STATEMENT]
+            statement = select(INSTANCE.c.path).where(func.substr(INSTANCE.c.path, 15, 32).in_(some))
+            if since is not None:
+                statement = statement.where(INSTANCE.c.received_at >= since)
+            found.update(self._transaction.execute(statement).scalars())
+        return found
 
     def reconsider(self, study_instance_uid: str) -> int:
         """Move the UNROUTED instances of a study back to RECEIVED, answer how many."""
