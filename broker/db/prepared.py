@@ -56,6 +56,18 @@ class Compiled:
             name: values[name] if convert is None else convert(values[name]) for name, convert in self._binds
         }
 
+    def converted(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """Answer rows of the driver by place."""
+        if not self._results:
+            return rows
+        found: list[tuple[Any, ...]] = []
+        for raw in rows:
+            row = list(raw)
+            for place, convert in self._results:
+                row[place] = convert(row[place])
+            found.append(tuple(row))
+        return found
+
     def row(self, raw: Sequence[Any]) -> dict[str, Any]:
         """Answer a row of the driver by the names of its columns."""
         row = dict(zip(self._names, raw, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,16 @@ class Shape:
     keys: frozenset[Key]
     has_first: bool = False
     has_last: bool = False
-    has_modalities: bool = False
+    # how many values are listed of each
+    exact: int = 0
     prefixes: int = 0
-    has_exact: bool = False
+    stations: int = 0
+    modalities: int = 0
+    statuses: int = 0
+    """None are listed when the device sees what can still be done."""
+    started_modalities: int = 0
     offered_only: bool = True
-    started: bool = False
     discontinued: bool = False
-    by_status: bool = False
-    one_station: bool = False
-    one_started_modality: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +54,22 @@ class Plan:
 
 
 def plan_query(query: WorklistQuery, visibility: Visibility, *, is_postgresql: bool) -> Plan | None:
-    """Choose what drives the query; nothing when no step can match."""
+    """Choose what drives the query; nothing when no step can match.
+
+    The moments since when steps are still shown are not among the parameters: they move, the plan stays.
+    """
     parameters: dict[str, Any] = {}
     traits: dict[str, Any] = {}
     statuses = visibility.statuses
-    offered_only = statuses <= OFFERED_BY_DEFAULT
     if not statuses:
         return None
     if statuses != OFFERED_BY_DEFAULT:
-        parameters["statuses"] = [status.value for status in statuses]
-        traits["by_status"] = True
+        traits["statuses"] = _list(parameters, "status", sorted(status.value for status in statuses))
     else:
-        if visibility.started_since is not None and visibility.started_modalities:
-            parameters["started_since"] = visibility.started_since
-            modalities_shown = list(visibility.started_modalities)
-            traits["started"] = True
-            traits["one_started_modality"] = len(modalities_shown) == 1
-            parameters["started_modalities"] = (
-                modalities_shown[0] if len(modalities_shown) == 1 else modalities_shown
-            )
-        if visibility.discontinued_since is not None:
-            parameters["discontinued_since"] = visibility.discontinued_since
-            traits["discontinued"] = True
+        if visibility.started_since is not None:
+            modalities_shown = visibility.started_modalities
+            traits["started_modalities"] = _list(parameters, "started_modality", modalities_shown)
+        traits["discontinued"] = visibility.discontinued_since is not None
     dates = dates_of(query)
     if dates is not None:
         if dates.is_empty:
@@ -82,9 +78,6 @@ def plan_query(query: WorklistQuery, visibility: Visibility, *, is_postgresql: b
             parameters["first"], traits["has_first"] = date_text(dates.first), True
         if dates.last is not None:
             parameters["last"], traits["has_last"] = date_text(dates.last), True
-    modalities = listed(query, Key.MODALITY)
-    if modalities is not None:
-        parameters["modalities"], traits["has_modalities"] = modalities, True
     driver = "date"
     for name, key in IDENTIFYING:
         found = identifying(query, key)
@@ -93,24 +86,28 @@ def plan_query(query: WorklistQuery, visibility: Visibility, *, is_postgresql: b
             if not exact and not prefixes:
                 return None
             driver = name
-            if exact:
-                parameters["exact"], traits["has_exact"] = exact, True
+            traits["exact"] = _list(parameters, "exact", exact)
             traits["prefixes"] = len(prefixes)
             for number, prefix in enumerate(prefixes):
                 parameters |= _prefix_parameters(number, prefix, is_postgresql=is_postgresql)
             break
     else:
-        stations = listed(query, Key.STATION_AE_TITLE, fold=True)
-        if stations is not None:
-            driver = "station"
-            # A list in a statement costs its unrolling, every time; one value does not.
-            traits["one_station"] = len(stations) == 1
-            parameters["stations"] = stations[0] if len(stations) == 1 else stations
-        elif modalities is not None:
-            driver = "modality"
+        stations, modalities = listed(query, Key.STATION_AE_TITLE, fold=True), listed(query, Key.MODALITY)
         if any(not values for values in (stations, modalities) if values is not None):
             return None
-    return Plan(Shape(driver, query.keys, offered_only=offered_only, **traits), parameters)
+        if stations is not None:
+            driver = "station"
+            traits["stations"] = _list(parameters, "station", stations)
+        elif modalities is not None:
+            driver = "modality"
+            traits["modalities"] = _list(parameters, "modality", modalities)
+    return Plan(Shape(driver, query.keys, offered_only=statuses <= OFFERED_BY_DEFAULT, **traits), parameters)
+
+
+def _list(parameters: dict[str, Any], name: str, values: Sequence[str]) -> int:
+    """Name each value of a list as a parameter of its own; answer how many they are."""
+    parameters |= {f"{name}{number}": value for number, value in enumerate(values)}
+    return len(values)
 
 
 IDENTIFYING = (

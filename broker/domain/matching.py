@@ -401,7 +401,7 @@ class CodeCriterion:
 Criterion = TextCriterion | NameCriterion | DateCriterion | StartCriterion | CodeCriterion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class WorklistQuery:
     """What one C-FIND wants: every criterion must hold. No criteria: everything that is visible."""
 
@@ -429,7 +429,8 @@ class WorklistQuery:
         keys: set[Key] = set()
         for criterion in self.criteria:
             if isinstance(criterion, StartCriterion):
-                keys |= {Key.START_DATE, Key.START_TIME}
+                keys |= {Key.START_DATE} if criterion.dates is not None else set()
+                keys |= {Key.START_TIME} if criterion.times is not None else set()
             else:
                 keys.add(criterion.key)
         return frozenset(keys)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broker.domain.devices import DeviceProfile
 from broker.domain.matching import (
@@ -40,15 +40,23 @@ class Visibility:
     discontinued_since: datetime | None = None
     """Steps discontinued with images since then are still shown, flagged."""
 
+    @property
+    def kind(self) -> tuple[frozenset[StepStatus], tuple[str, ...] | None, bool]:
+        """Say what is shown without saying since when: what a plan depends on."""
+        shown = None if self.started_since is None else self.started_modalities
+        return self.statuses, shown, self.discontinued_since is not None
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A step the database thinks may match."""
+
+class Answer(NamedTuple):
+    """One step that matches. What is encoded for a revision never changes."""
 
     step: int
     revision: int
     elements: bytes
-    view: StepView
+
+
+Candidate = tuple[Answer, StepView]
+"""A step the database thinks may match, and how the criteria see it."""
 
 
 class WorklistReader(Protocol):
@@ -61,15 +69,6 @@ class WorklistReader(Protocol):
     def near(self, query: WorklistQuery, *, limit: int) -> list[tuple[WorklistEntry, datetime]]:
         """Answer entries in any status that agree with one identifying key, and since when in that status."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One step that matches. What is encoded for a revision never changes."""
-
-    step: int
-    revision: int
-    elements: bytes
 
 
 class Exclusion(Enum):
@@ -107,11 +106,7 @@ class Worklist:
         any, as the profile says. Raises DatabaseUnavailable.
         """
         query = self.effective(query, device)
-        found = (
-            Answer(candidate.step, candidate.revision, candidate.elements)
-            for candidate in self._reader.candidates(query, self.visibility(query, device))
-            if matches(query, candidate.view)
-        )
+        found = _matching(query, self._reader.candidates(query, self.visibility(query, device)))
         if device.max_results is None:
             return found
         return _capped(found, device.max_results, refuse=device.refuses_over_limit)
@@ -165,6 +160,16 @@ def is_visible(entry: WorklistEntry, status_since: datetime, visibility: Visibil
     if step.status is StepStatus.DISCONTINUED and visibility.discontinued_since is not None:
         return status_since >= visibility.discontinued_since and step.previous_status is StepStatus.STARTED
     return False
+
+
+def _matching(query: WorklistQuery, candidates: Iterable[Candidate]) -> Iterator[Answer]:
+    judged: StepView | None = None
+    fits = False
+    for answer, view in candidates:
+        if view is not judged:  # steps that look the same to the criteria share their view
+            judged, fits = view, matches(query, view)
+        if fits:
+            yield answer
 
 
 def _capped(found: Iterator[Answer], limit: int, *, refuse: bool) -> Iterator[Answer]:

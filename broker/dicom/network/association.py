@@ -21,15 +21,23 @@ from broker.dicom.network.dimse import (
     CommandCollector,
     CommandField,
     MalformedCommand,
-    encode_command,
     largest_payload,
     message_pdus,
 )
 from broker.dicom.network.limits import ServerLimits
 from broker.dicom.network.negotiation import AgreedContext, Agreement, Negotiator
-from broker.dicom.network.pdu import AbortReason, AbortSource, MalformedPdu, Rejection
-from broker.dicom.network.requests import failure_of, refusal_of, response_command, too_large
+from broker.dicom.network.pdu import (
+    DATA_HEADER_BYTES,
+    LAST_BIT,
+    AbortReason,
+    AbortSource,
+    MalformedPdu,
+    Rejection,
+    data_header,
+)
+from broker.dicom.network.requests import encoded_response, failure_of, refusal_of, too_large
 from broker.dicom.network.service import (
+    ONLY_STATUS,
     AssociationObserver,
     AssociationPolicy,
     CloseReason,
@@ -473,25 +481,30 @@ class ServedAssociation:
         command = request.command
         self._cancelled = False
         self._serving_message_id = command.message_id
-        batch: list[Buffer] = []
+        batch: list[bytes] = []
         batched = 0
         flushed_at = time.monotonic()
-        known: dict[int, bytes] = {}
+        context_id, payload_bytes = request.context.id, self._payload_bytes
+        heads: dict[int, bytes] = {}  # of pending answers that say nothing but their status
         final: Response | None = None
         iterator = iter(responses)
         try:
             for response in iterator:
-                if response.status not in PENDING:
+                status, data_set = response.status, response.data_set
+                if status not in PENDING:
                     final = response
                     break
-                encoded = known.get(response.status)
-                if encoded is None:
-                    encoded = encode_command(response_command(command, response))
-                    if response.remaining_suboperations is None and response.error_comment is None:
-                        known[response.status] = encoded
-                for piece in self._pdus(request, encoded, response.data_set):
-                    batch.append(piece)
-                    batched += len(piece)
+                if data_set is None or len(data_set) > payload_bytes or response[2:] != ONLY_STATUS:
+                    pdus = self._pdus(request, response)
+                    batch += pdus
+                    batched += sum(map(len, pdus))
+                else:
+                    head = heads.get(status)
+                    if head is None:
+                        *command_pdus, _ = self._pdus(request, response)
+                        head = heads[status] = b"".join(command_pdus)
+                    batch += (head, data_header(context_id, LAST_BIT, len(data_set)), data_set)
+                    batched += len(head) + DATA_HEADER_BYTES + len(data_set)
                 now = time.monotonic()
                 if batched >= _FLUSH_BYTES or now - flushed_at > _FLUSH_S:
                     self._send_data(batch)
@@ -505,21 +518,25 @@ class ServedAssociation:
                 close()
         if final is None:
             final = CANCELLED if self._cancelled else self._without_answer(command)
-        encoded = encode_command(response_command(command, final))
-        batch.extend(self._pdus(request, encoded, final.data_set))
+        batch += self._pdus(request, final)
         self._send_data(batch)
         return final.status
 
-    def _pdus(self, request: Request, encoded: bytes, data_set: bytes | None) -> Iterator[bytes]:
-        return message_pdus(request.context.id, encoded, data_set, payload_bytes=self._payload_bytes)
+    def _pdus(self, request: Request, response: Response) -> list[bytes]:
+        command = encoded_response(request.command, response)
+        return list(
+            message_pdus(request.context.id, command, response.data_set, payload_bytes=self._payload_bytes)
+        )
 
-    def _send_data(self, batch: list[Buffer]) -> None:
+    def _send_data(self, batch: list[bytes]) -> None:
         if self._lost:
             raise Ended(CloseReason.CONNECTION_LOST)
         if isinstance(self._waiting_event, PeerAborted | PeerViolated):
             self._end(self._waiting_event)
         self._upper.data()
-        self._channel.send(batch, timeout_s=self._limits.send_s, min_bytes_per_s=self._limits.min_bytes_per_s)
+        # One piece: copying a batch costs less than handing the kernel its parts.
+        whole = batch if len(batch) == 1 else (b"".join(batch),)
+        self._channel.send(whole, timeout_s=self._limits.send_s, min_bytes_per_s=self._limits.min_bytes_per_s)
 
     def _without_answer(self, command: Command) -> Response:
         if command.field in (CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ):

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO, Final, Self
 
 from broker.dicom.network import pdu
@@ -324,8 +324,7 @@ class ClientAssociation:
             context = self.context_for(command.sop_class_uid or "")
         message_id = self._next_message_id()
         needs_priority = command.field.is_composite and command.field is not CommandField.C_ECHO_RQ
-        command = replace(
-            command,
+        command = command._replace(
             message_id=message_id,
             has_data_set=data_set is not None,
             priority=Priority.MEDIUM if needs_priority and command.priority is None else command.priority,

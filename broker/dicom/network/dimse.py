@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from broker.dicom.network.pdu import COMMAND_BIT, LAST_BIT, PDV_HEADER_BYTES, data_header
 from broker.dicom.network.upper_layer import DataReceived
@@ -77,9 +76,8 @@ class MalformedCommand(Exception):
     """The peer sent a command set that PS3.7 does not allow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """Hold one command set, a request or a response; absent elements are None."""
+class Command(NamedTuple):
+    """Hold one command set, a request or a response; absent elements are None. To be made by keywords."""
 
     field: CommandField
     message_id: int | None = None

@@ -18,6 +18,7 @@ PROTOCOL_VERSION = 1
 
 HEADER_BYTES = 6  # type, reserved, length: every PDU begins so
 PDV_HEADER_BYTES = 6  # length, context id, message control header
+DATA_HEADER_BYTES = HEADER_BYTES + PDV_HEADER_BYTES
 ASSOCIATE_FIXED_BYTES = 68  # what stands before the variable items of A-ASSOCIATE-RQ and -AC
 MAX_CONTEXTS = 128  # odd ids from 1 to 255, PS3.8 9.3.2.2
 

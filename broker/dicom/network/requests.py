@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import traceback
+from functools import lru_cache
 from typing import Final
 
 import structlog
 
-from broker.dicom.network.dimse import Command, CommandField
+from broker.dicom.network.dimse import Command, CommandField, encode_command
 from broker.dicom.network.negotiation import AgreedContext
 from broker.dicom.network.pdu import is_uid
-from broker.dicom.network.service import Response
+from broker.dicom.network.service import ONLY_STATUS, Response
 from broker.errors import BrokerError
 
 log = structlog.get_logger(__name__)
@@ -25,6 +27,9 @@ OUT_OF_RESOURCES: Final = 0xA700
 UNABLE_TO_PROCESS_INTERNAL: Final = 0xC103  # of the Cxxx range C-FIND, C-MOVE and C-GET have for failures
 
 _QUERIES: Final = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
+_NAMES_NO_INSTANCE: Final = _QUERIES | {CommandField.C_ECHO_RQ}
+_MESSAGE_ID_ELEMENT: Final = struct.pack("<HHI", 0x0000, 0x0120, 2)
+_MESSAGE_ID: Final = struct.Struct("<H")
 # PS3.7 10.1.5: N-CREATE and N-EVENT-REPORT name the affected instance, the others the requested one
 _NEEDS_INSTANCE: Final = frozenset(
     {
@@ -114,6 +119,44 @@ def response_command(request: Command, response: Response) -> Command:
         failed_suboperations=response.failed_suboperations,
         warning_suboperations=response.warning_suboperations,
     )
+
+
+def encoded_response(request: Command, response: Response) -> bytes:
+    """Encode the response's command set; where it says nothing but a status, from what was encoded before."""
+    named, message_id = request.affected_sop_class_uid, request.message_id
+    if (
+        response[2:] == ONLY_STATUS
+        and request.field in _NAMES_NO_INSTANCE
+        and message_id is not None
+        and request.sop_instance_uid is None
+        and request.event_type_id is None
+        and request.action_type_id is None
+        and named
+        and is_uid(named)
+    ):
+        before, after = _around_message_id(
+            request.field, named, response.status, has_data_set=response.data_set is not None
+        )
+        return before + _MESSAGE_ID.pack(message_id) + after
+    return encode_command(response_command(request, response))
+
+
+@lru_cache(maxsize=256)
+def _around_message_id(
+    field: CommandField, sop_class_uid: str, status: int, *, has_data_set: bool
+) -> tuple[bytes, bytes]:
+    """Encode a response and cut it where the message id being responded to stands."""
+    encoded = encode_command(
+        Command(
+            field=field.response,
+            message_id_being_responded_to=0,
+            affected_sop_class_uid=sop_class_uid,
+            has_data_set=has_data_set,
+            status=status,
+        )
+    )
+    at = encoded.index(_MESSAGE_ID_ELEMENT) + len(_MESSAGE_ID_ELEMENT)
+    return encoded[:at], encoded[at + _MESSAGE_ID.size :]
 
 
 def _echoed(answered: int | None, asked: int | None) -> int | None:

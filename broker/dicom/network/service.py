@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.pdu import Rejection
@@ -39,8 +39,7 @@ class PresentationContext:
     extended_negotiation: bytes | None = None  # what we granted of the peer's proposal for this SOP class
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Hold one DIMSE request whose command is decoded and checked."""
 
     peer: Peer
@@ -49,8 +48,7 @@ class Request:
     received_at_monotonic: float
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """Answer a request, once or as one of several pending answers."""
 
     status: int
@@ -66,6 +64,10 @@ class Response:
     completed_suboperations: int | None = None
     failed_suboperations: int | None = None
     warning_suboperations: int | None = None
+
+
+ONLY_STATUS: Final = Response(0)[2:]
+"""What stands behind the status and the data set of a response that has nothing else to say."""
 
 
 class ServiceError(Exception):

@@ -5,7 +5,7 @@ import pytest
 from broker.domain.devices import DeviceProfile
 from broker.domain.matching import Key, StartCriterion, TextCriterion, WorklistQuery, view_of
 from broker.domain.steps import OFFERED_BY_DEFAULT, StepStatus
-from broker.workflow.worklist import Candidate, Exclusion, TooManyAnswers, Visibility, Worklist, is_visible
+from broker.workflow.worklist import Answer, Exclusion, TooManyAnswers, Visibility, Worklist, is_visible
 from tests.worklist_database import StillClock
 from tests.worklist_entries import an_entry
 
@@ -25,7 +25,7 @@ class Reader:
         self.asked.append((query, visibility))
         for entry in self.entries:
             self.taken += 1
-            yield Candidate(entry.step.id, 0, b"", view_of(entry))
+            yield Answer(entry.step.id, 0, b""), view_of(entry)
 
     def near(self, query, *, limit):
         return [(entry, NOW) for entry in self.entries]

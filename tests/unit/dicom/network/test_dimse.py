@@ -19,6 +19,8 @@ from broker.dicom.network.dimse import (
     largest_payload,
     message_pdus,
 )
+from broker.dicom.network.requests import encoded_response, response_command
+from broker.dicom.network.service import Response
 from broker.dicom.network.upper_layer import DataReceived
 
 numbers = st.none() | st.integers(0, 65535)
@@ -205,3 +207,25 @@ def test_every_request_has_its_response(field):
     assert field.response.name == field.name.replace("_RQ", "_RSP")
     assert field.response.is_response
     assert field.is_composite == field.name.startswith("C_")
+
+
+@given(
+    request=commands,
+    status=st.sampled_from([0x0000, 0xFE00, 0xFF00, 0xFF01, 0xA700]),
+    data_set=st.none() | st.just(b"x"),
+    comment=texts,
+    instance=uids,
+)
+def test_a_response_from_a_template_is_the_response(request, status, data_set, comment, instance):
+    response = Response(status, data_set, error_comment=comment, affected_sop_instance_uid=instance)
+    for field in (CommandField.C_FIND_RQ, CommandField.C_ECHO_RQ, CommandField.N_SET_RQ):
+        command = request._replace(field=field)
+        bare = command._replace(
+            requested_sop_instance_uid=None,
+            affected_sop_instance_uid=None,
+            event_type_id=None,
+            action_type_id=None,
+        )
+        for asked in (command, bare):
+            for answer in (response, Response(status, data_set)):
+                assert encoded_response(asked, answer) == encode_command(response_command(asked, answer))
