@@ -19,6 +19,7 @@ from tests.performance.associations import associations
 from tests.performance.latency import routing_latency
 from tests.performance.measuring import Growth, Reported
 from tests.performance.memory import idle_serve
+from tests.performance.orders import orders
 from tests.performance.pushing import worklist_during_a_push
 from tests.performance.receiving import receiving
 from tests.performance.sending import sending
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
     "associations": associations,
     "receive": receiving,
     "send": sending,
+    "hl7": orders,
     "latency": routing_latency,
     "push": worklist_during_a_push,
     "memory": idle_serve,
@@ -63,6 +65,10 @@ How it is measured:
   shipped, one image at a time; without Redis the sweep is rung through a socket.
 - **push**: 4,000 images come in on a port of their own and go on to storescp at once, while a scanner asks for its
   worklist every 10 ms; the pusher, the scanner and storescp run on the same cores.
+- **HL7 order**: an ORM^O01 of 1 kB with a new patient, order and study each; AA is awaited before the next on the
+  same connection. Ours maps it, makes the worklist entry and syncs both to disk (SQLite, FULL) before AA. The package's
+  server parses it and answers `create_ack()`; it maps and stores nothing. "Framing and commit alone" is our listener
+  with a handler that stores the raw message only, synced as well.
 - DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
 
 Run it yourself: `./dev bench`, or a part of it: `./dev bench {names}`.
