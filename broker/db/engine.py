@@ -33,9 +33,18 @@ READ_ONLY = "broker_read_only"
 """Execution option of a connection that only reads: on SQLite it begins without taking the write lock."""
 
 _READING_POSTGRESQL: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Writes JSON columns; `json.dumps` would make an encoder for every value."""
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _to_json(value: Any) -> str:
+    """Write a JSON column; most of them are empty, and `json.dumps` would make an encoder for every value."""
+    if not value:
+        if isinstance(value, dict):
+            return "{}"
+        if isinstance(value, list):
+            return "[]"
+    return _encode_json(value)
 
 
 def database_url(data_dir: Path, configured: str | None = None) -> str:

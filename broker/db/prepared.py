@@ -8,12 +8,15 @@ conversions of its values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BindParameter, CompoundSelect, Delete, Dialect, Insert, Select, Table, Update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
+
+from broker.db.tables import UtcDateTime
 
 Convert = Callable[[Any], Any]
 Values = Mapping[str, Any]
@@ -125,7 +128,11 @@ class PreparedInsert:
 
 
 def _bind(bind: BindParameter[Any], dialect: Dialect) -> Convert | None:
-    return _of(bind.type, dialect).bind_processor(dialect)
+    convert = _of(bind.type, dialect).bind_processor(dialect)
+    if convert is not None and isinstance(bind.type, UtcDateTime):
+        # The rows of one message repeat two or three instants a dozen times.
+        return lru_cache(maxsize=64)(convert)
+    return convert
 
 
 def _result(kind: TypeEngine[Any], dialect: Dialect) -> Convert | None:

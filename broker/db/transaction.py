@@ -51,6 +51,8 @@ class Transaction:
         self._turn = turn
         self._has_turn = False
         self._connection: Connection | None = None
+        self._driver: Any = None
+        """The driver's own connection, unless it was lost."""
         self.is_postgresql = engine.dialect.name == "postgresql"
 
     @property
@@ -156,13 +158,12 @@ class Transaction:
     ) -> tuple[Sequence[Sequence[Any]], int]:
         """Answer the rows and how many were changed."""
         connection = self.connection
-        if connection.dispatch.before_cursor_execute:
-            # Somebody listens to every statement: it goes where they hear it.
+        driver = self._driver
+        if driver is None or connection.dispatch.before_cursor_execute:
+            # Somebody listens to every statement, or SQLAlchemy has to say that the connection is lost.
             with _TRANSLATED:
                 result = connection.exec_driver_sql(statement, values)
                 return (result.fetchall() if has_rows else [], result.rowcount)
-        with _TRANSLATED:
-            driver: Any = connection.connection.driver_connection
         try:
             if many:
                 driver.cursor().executemany(statement, values)
@@ -172,6 +173,7 @@ class Transaction:
         except Exception as error:
             told: Any = error  # SQLAlchemy names a protocol that no driver's errors declare
             if connection.dialect.is_disconnect(told, driver, None):
+                self._driver = None
                 connection.invalidate(error)
             translated = as_broker_error_of(error)
             if translated is error:
@@ -184,14 +186,15 @@ class Transaction:
             self._has_turn = True
         try:
             with _TRANSLATED:
-                self._connection = self._engine.connect()
-                self._connection.begin()
+                self._connection = connection = self._engine.connect()
+                connection.begin()
+                self._driver = connection.connection.driver_connection
         except BaseException:
             self._release()
             raise
 
     def _release(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         try:
             if connection is not None:
                 connection.close()

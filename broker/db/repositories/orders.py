@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -135,7 +136,7 @@ class SqlOrders:
     def add(self, order: ImagingOrder, *, now: datetime) -> ImagingOrder:
         """Store a new order (its `id` is ignored) and answer it with its id."""
         values = {**_order_values(order, now), "created_at": now}
-        return order_of({**values, "id": self._transaction.insert(ORDER, values)})
+        return replace(order, id=self._transaction.insert(ORDER, values))
 
     def save(self, order: ImagingOrder, *, now: datetime) -> None:
         """Store an order again, and the copy its steps are matched by."""
@@ -165,9 +166,7 @@ class SqlOrders:
 
     def add_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> RequestedProcedure:  # noqa: ARG002
         """Store a new procedure. Raises DuplicateKey when the order has one with this id."""
-        values = _procedure_values(procedure)
-        key = self._transaction.insert(PROCEDURE, values)
-        return procedure_of({**values, "id": key})
+        return replace(procedure, id=self._transaction.insert(PROCEDURE, _procedure_values(procedure)))
 
     def save_procedure(self, procedure: RequestedProcedure, *, now: datetime) -> None:
         """Store a procedure again, and the copies its steps are matched by."""

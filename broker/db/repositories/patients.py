@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -71,8 +72,8 @@ class SqlPatients:
         if key is None:
             raise DuplicateKey("A patient with this identifier exists.", field="PatientID")
         if patient.other_ids:
-            self._write_aliases(key, patient.other_ids)
-        return patient_of({**values, "id": key})
+            self._add_aliases(key, {_alias_of(identifier) for identifier in patient.other_ids})
+        return replace(patient, id=key, issuer=patient.issuer or None)
 
     def save(self, patient: Patient, *, now: datetime) -> None:
         """Store a patient again, and the copies its steps are matched by."""
@@ -119,7 +120,7 @@ class SqlPatients:
                 raise IllegalTransition("The merges of this patient run in a circle.")
 
     def _write_aliases(self, patient: int, identifiers: tuple[PatientIdentifier, ...]) -> None:
-        wanted = {(i.value, i.issuer or "") for i in identifiers}
+        wanted = {_alias_of(identifier) for identifier in identifiers}
         aliases = PATIENT_ALIAS
         stored = {
             (row["value"], row["issuer"]): row["id"]
@@ -128,12 +129,19 @@ class SqlPatients:
         gone = [key for pair, key in stored.items() if pair not in wanted]
         if gone:
             self._transaction.execute(aliases.delete().where(aliases.c.id.in_(gone)))
-        new = [{"patient": patient, "value": v, "issuer": i} for v, i in sorted(wanted - stored.keys())]
+        self._add_aliases(patient, wanted - stored.keys())
+
+    def _add_aliases(self, patient: int, aliases: set[tuple[str, str]]) -> None:
         # An alias another patient holds already stays there: moving it would be a silent merge.
-        self._transaction.insert_many(aliases, new, ignoring=True)
+        rows = [{"patient": patient, "value": value, "issuer": issuer} for value, issuer in sorted(aliases)]
+        self._transaction.insert_many(PATIENT_ALIAS, rows, ignoring=True)
 
     def _copy_to_steps(self, patient: int, patient_id: str, key: str) -> None:
         self._transaction.change(_COPY_TO_STEPS, {"key": patient, "its_id": patient_id, "its_name_key": key})
+
+
+def _alias_of(identifier: PatientIdentifier) -> tuple[str, str]:
+    return identifier.value, identifier.issuer or ""
 
 
 def _values(patient: Patient, now: datetime) -> dict[str, Any]:

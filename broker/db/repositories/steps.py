@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -81,7 +82,7 @@ class SqlSteps:
         }
         key = self._transaction.insert(STEP, values)
         self._write_stations(key, values)
-        return step_of({**values, "id": key})
+        return replace(entry.step, id=key, revision=0)
 
     def save(self, entry: WorklistEntry, *, elements: bytes, now: datetime) -> None:
         """Store a step and its copies again, raising its revision."""
