@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, DecimalException
 from typing import Final
 
 from broker.domain.orders import AttributeValue, Code, EntityIdentifier, PatientIdentifier
@@ -266,14 +266,13 @@ def _observed(unit_factors: Mapping[str, Decimal], least: Decimal, most: Decimal
         """Read OBX-5 in the unit of OBX-6; without a unit it is not used, a guess reaches the dose."""
         unit = segment.value(6, 1).lower()
         factor = unit_factors.get(unit)
+        if factor is None:
+            return None
         try:
-            value = Decimal(segment.value(5, 1).replace(",", "."))
-        except InvalidOperation:
+            scaled = Decimal(segment.value(5, 1).replace(",", ".")) * factor
+        except DecimalException:  # no number, or one with millions of digits
             return None
-        if factor is None or not value.is_finite():
-            return None
-        scaled = value * factor
-        if not least < scaled <= most:
+        if not scaled.is_finite() or not least < scaled <= most:
             return None
         return f"{scaled.quantize(Decimal('0.01')).normalize():f}"
 

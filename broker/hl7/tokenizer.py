@@ -275,7 +275,10 @@ def read_separators(text: str) -> Separators:
     declared = text[4:9].partition(field)[0].partition("\r")[0]
     # A fifth character is the truncation mark of HL7 v2.7; it separates nothing.
     characters = [field, *declared[:4]]
-    if any(character.isalnum() or character in ' \n\r\t"' for character in characters):
+    # Only printable ASCII is the same in every character set, and so in our answer.
+    if any(
+        character.isalnum() or character == '"' or not "!" <= character <= "~" for character in characters
+    ):
         raise NoHeaderError("MSH-1 and MSH-2 do not declare usable separators", field="MSH-2")
     if len(set(characters)) != len(characters):
         raise NoHeaderError("MSH-1 and MSH-2 declare one character twice", field="MSH-2")

@@ -67,6 +67,7 @@ CANCELLED: Final = Response(0xFE00)
 _FLUSH_BYTES: Final = 64 * 1024
 _FLUSH_S: Final = 0.05
 _POLL_S: Final = 0.002
+_SAID: Final = frozenset({State.AWAITING_CLOSE, State.IDLE})
 
 
 class Place(Protocol):
@@ -375,6 +376,8 @@ class ServedAssociation:
         raise Ended(CloseReason.VIOLATION)
 
     def _abort(self, source: AbortSource, reason: AbortReason) -> None:
+        if self._upper.state in _SAID:
+            return  # a peer that does not take our last word would not take another
         try:
             self._say(self._upper.abort(source, reason))
             self._channel.finish_sending()

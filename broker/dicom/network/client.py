@@ -35,7 +35,7 @@ from broker.dicom.network.failures import (
 from broker.dicom.network.payload import data_set_parts
 from broker.dicom.network.pdu import AbortReason, AbortSource, AssociateRequest, ProposedContext, Roles
 from broker.dicom.network.service import PresentationContext
-from broker.dicom.network.states import Role
+from broker.dicom.network.states import LocalMistake, Role
 from broker.dicom.network.tls import ClientTls
 from broker.dicom.network.upper_layer import (
     AssociationAccepted,
@@ -386,14 +386,15 @@ class ClientAssociation:
                 if isinstance(event, ReleaseRequested):  # collision, PS3.8 9.2.3 AR-8, AR-9
                     self._send([self._upper.confirm_release()])
                 elif not isinstance(event, DataReceived):
-                    self._raise_for(event, Phase.RELEASE)
+                    raise self._raise_for(event, Phase.RELEASE)
         self._close()
 
     def abort(self) -> None:
         """Abort the association and close."""
         if self._closed:
             return
-        with contextlib.suppress(OSError):  # the peer may be gone; nobody waits for this to arrive
+        # The peer may be gone or our last word said already; nobody waits for this to arrive.
+        with contextlib.suppress(OSError, LocalMistake):
             self._send([self._upper.abort()])
         self._close()
 
@@ -549,6 +550,8 @@ class ClientAssociation:
                     if not count:
                         return None
                     self._upper.received(count)
+                elif not isinstance(event, DataReceived):
+                    return None
         return None
 
     def _check_open(self) -> None:

@@ -241,6 +241,8 @@ class UpperLayer:
             if self._pdv_left:
                 return self._payload()
             if self.state is State.IDLE:
+                # What still comes is nobody's: kept, its first bytes would be taken for the length of a PDU.
+                self._discard_rest()
                 return None
             try:
                 if self._pdu_left:

@@ -227,3 +227,18 @@ def test_no_sequence_of_well_framed_pdus_raises_anything(frames):
     for upper in (an_acceptor(State.AWAITING_REQUEST), an_acceptor(), a_requestor(State.AWAITING_ANSWER)):
         feed(upper, stream)
         assert upper.state in State
+
+
+@pytest.mark.parametrize(
+    "last", [pdu.encode_reject(pdu.NO_REASON_GIVEN), pdu.encode_abort(0, 0)], ids=["rejected", "aborted"]
+)
+def test_what_follows_the_last_pdu_is_not_taken_for_the_length_of_another(last):
+    upper = UpperLayer(Role.REQUESTOR)
+    upper.associate(pdu.parse_associate_request(request()))
+    for stuff in (last + b"\x04\x00\xfe\xde\x00\x00", b"\x04\x00\xfe\xde\x00\x00" * 100):
+        space = upper.receive_space()
+        space[: len(stuff)] = stuff
+        upper.received(len(stuff))
+        while upper.next_event() is not None:
+            pass
+        assert len(upper.receive_space()) <= upper.limits.idle_buffer_bytes
