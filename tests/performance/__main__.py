@@ -59,7 +59,8 @@ How it is measured:
   of ours.
 - **receive**: CT images of 0.5 MB, every one with its own UID. Ours is durable: 0000 is answered after the file and
   its row are synced to disk. storescp and Orthanc answer before their files are synced, so they are at an advantage;
-  the disk's own rate is the bound for anybody who syncs one object at a time.
+  the disk's own rate is the bound for anybody who syncs one object at a time. "Nobody syncs" compares what is left:
+  our listener with a disk and a database whose syncs are left out, which no setting of the broker can do.
 - **send**: our DICOM destination with its progress kept in memory, against the same storescp as DCMTK's senders.
 - **last image in → first byte out**: from our 0000 to the first byte at the destination, `broker serve` as it is
   shipped, one image at a time; without Redis the sweep is rung through a socket.

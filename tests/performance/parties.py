@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,16 +39,20 @@ class Ours:
         self.config.write_text(json.dumps(site))
         migrate_database(self.config, self.data_dir)
         self.database_url = database_url(self.data_dir, None)
+        self.pid = 0
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Run `broker run dicom`, with the bundled Valkey to wake workers on."""
+    def listening(self, *, synced: bool = True) -> Iterator[None]:
+        """Run `broker run dicom`, with the bundled Valkey to wake workers on; `synced` is how it is shipped."""
         valkey = EmbeddedValkey(self.data_dir, embedded_socket(self.data_dir))
         valkey.start()
         command = [BROKER, "run", "dicom", "--config", self.config, "--data-dir", self.data_dir]
+        if not synced:
+            command = [sys.executable, "-m", "tests.performance.without_syncs", self.config, self.data_dir]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             answers(self.port, timeout_s=30)
+            self.pid = process.pid
             yield
         finally:
             process.terminate()
