@@ -149,6 +149,7 @@ class CeleryQueue:
         first_pause_s: float = 0.5,
         max_pause_s: float = 5.0,
         rest_s: float = 0.005,
+        max_rest_s: float = 0.015,
     ) -> None:
         """Prepare; nothing is connected and no thread runs before the first wake-up."""
         self._redis_url = redis_url
@@ -158,12 +159,14 @@ class CeleryQueue:
         self._first_pause_s = first_pause_s
         self._max_pause_s = max_pause_s
         self._rest_s = rest_s
+        self._max_rest_s = max_rest_s
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._waiting: dict[WakeUp, None] = {}
         self._thread: threading.Thread | None = None
         self._is_closed = False
         self._is_down = False
+        self._is_resting = False
         self.dropped = 0
         self.published = 0
 
@@ -185,7 +188,8 @@ class CeleryQueue:
             if self._thread is None and self._waiting:
                 self._thread = threading.Thread(target=self._publish_all, name="wake-ups", daemon=True)
                 self._thread.start()
-            self._changed.notify()
+            if not self._is_resting:
+                self._changed.notify()
 
     def close(self, *, timeout_s: float = 2.0) -> None:
         """Publish what waits, if that is possible in time, and end the thread."""
@@ -207,6 +211,7 @@ class CeleryQueue:
         self._waiting = {}
         self._thread = None
         self._is_down = False
+        self._is_resting = False
 
     def _publish_all(self) -> None:
         publisher = _Publisher(self._redis_url, socket_timeout_s=self._socket_timeout_s)
@@ -235,8 +240,9 @@ class CeleryQueue:
             if self._is_down:
                 self._is_down = False
                 log.info("wake-ups are published again", dropped=self.dropped)
-            # A push of 4,000 images is one wake-up every few milliseconds, not one for each.
-            self._pause(self._rest_s)
+            # A push of 4,000 images is one wake-up every few milliseconds, not one for each; and fewer the
+            # denser they come, for publishing takes the interpreter from whoever receives.
+            self._pause(min(self._max_rest_s, self._rest_s * len(batch)))
 
     def _take(self) -> list[WakeUp] | None:
         """Wait for wake-ups; None when there will be none any more."""
@@ -248,10 +254,13 @@ class CeleryQueue:
             return batch or None
 
     def _pause(self, pause_s: float) -> None:
+        """Rest, and let nobody but `close` disturb it."""
         until_s = time.monotonic() + pause_s
         with self._changed:
+            self._is_resting = True
             while not self._is_closed and (left_s := until_s - time.monotonic()) > 0:
                 self._changed.wait(left_s)
+            self._is_resting = False
 
 
 def coalesced(wake_ups: Sequence[WakeUp]) -> list[WakeUp]:

@@ -133,6 +133,17 @@ def test_a_burst_becomes_a_few(wakes, client):
     until(lambda: client.llen("deliver.dicom") == MAX_PER_DESTINATION + 30)
 
 
+def test_wake_ups_that_come_densely_are_published_together_and_at_the_latest_at_the_end(valkey, client):
+    queue = CeleryQueue(valkey.url, rest_s=60.0, max_rest_s=60.0)
+    queue.wake(DELIVER[:1])
+    until(lambda: client.llen("deliver.dicom") == 1)
+    for wake_up in DELIVER[1:5]:
+        queue.wake([wake_up])
+    assert client.llen("deliver.dicom") == 1, "it rests"
+    queue.close(timeout_s=20.0)
+    assert client.llen("deliver.dicom") == 5
+
+
 def test_the_caller_waits_less_than_a_millisecond_while_redis_is_frozen(wakes, valkey, client):
     wakes.wake(DELIVER[:1])
     until(lambda: client.llen("deliver.dicom") == 1)
