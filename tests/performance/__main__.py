@@ -16,6 +16,7 @@ import structlog
 
 from tests.broker_process import ROOT
 from tests.performance.associations import associations
+from tests.performance.idle import idle_associations
 from tests.performance.latency import routing_latency
 from tests.performance.measuring import Growth, Reported
 from tests.performance.memory import idle_serve
@@ -23,7 +24,7 @@ from tests.performance.orders import orders
 from tests.performance.pushing import worklist_during_a_push
 from tests.performance.receiving import receiving
 from tests.performance.sending import sending
-from tests.performance.worklist import worklist_large, worklist_small
+from tests.performance.worklist import worklist_growth, worklist_large, worklist_small
 
 BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
     "worklist": worklist_small,
@@ -34,7 +35,9 @@ BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
     "latency": routing_latency,
     "push": worklist_during_a_push,
     "memory": idle_serve,
+    "idle": idle_associations,
     "worklist-large": worklist_large,
+    "worklist-growth": worklist_growth,
 }
 REPORT = ROOT / "docs" / "performance.md"
 HEADER = ["| work | who | median | spread | we are |", "|---|---|---|---|---|"]
@@ -55,7 +58,9 @@ How it is measured:
 - **worklist query**: one open association; scheduled date, station AE title and modality are asked for, 20 entries
   are answered with the usual keys. The same entries are in our database (SQLite) and in the peers' folders. The peers
   read every entry for every query; we ask an index.
-- **association**: A-ASSOCIATE with one context, A-RELEASE, TCP connection included. The admission of devices is part
+- **worklist query, 20 answers**: the same with ever longer lists, ours alone. The client of these and of the
+  associations sends bytes made before and reads headers only, so that it costs next to nothing.
+- **association**: A-ASSOCIATE with one context, or with 120, A-RELEASE, TCP connection included. The admission of devices is part
   of ours.
 - **receive**: CT images of 0.5 MB, every one with its own UID. Ours is durable: 0000 is answered after the file and
   its row are synced to disk. storescp and Orthanc answer before their files are synced, so they are at an advantage;

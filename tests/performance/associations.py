@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from broker.dicom.network.client import Proposal, open_association
+from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.verification import VERIFICATION_SOP_CLASS_UID
 from tests.performance.measuring import OURS, Measured, in_turn, per_second
-from tests.performance.parties import AE_TITLE, Ours, dcmtk, orthanc
+from tests.performance.parties import Ours, dcmtk, orthanc
+from tests.performance.wire import Wire, associate_request, message
 
-IMPLICIT = "1.2.840.10008.1.2"
+STORAGE = "1.2.840.10008.5.1.4.1.1"
+ONE = associate_request([VERIFICATION_SOP_CLASS_UID])
+EVERYTHING = associate_request([VERIFICATION_SOP_CLASS_UID, *(f"{STORAGE}.{n}" for n in range(1, 120))])
+ECHO = message(
+    Command(field=CommandField.C_ECHO_RQ, message_id=1, affected_sop_class_uid=VERIFICATION_SOP_CLASS_UID)
+)
 
 
 def associations(folder: Path) -> Iterator[Measured]:
@@ -26,27 +32,23 @@ def associations(folder: Path) -> Iterator[Measured]:
             "DCMTK storescp": stack.enter_context(dcmtk("storescp", "-od", received)),
             "Orthanc": stack.enter_context(orthanc(folder / "orthanc")),
         }
-        yield in_turn(
-            "association, open and release",
-            "associations/s",
-            {
-                name: lambda port=port: per_second(lambda: _open(port).release(), at_least_s=0.5)
-                for name, port in ports.items()
-            },
-        )
-        open_ones = {name: stack.enter_context(_open(port)) for name, port in ports.items()}
+        for work, request in [("", ONE), (" of 120 proposed contexts", EVERYTHING)]:
+            yield in_turn(
+                f"association{work}, open and release",
+                "associations/s",
+                {
+                    name: lambda port=port, request=request: per_second(
+                        lambda: Wire(port, request).release(), at_least_s=0.5
+                    )
+                    for name, port in ports.items()
+                },
+            )
+        open_ones = {name: stack.enter_context(Wire(port, ONE)) for name, port in ports.items()}
         yield in_turn(
             "C-ECHO on an open association",
             "echoes/s",
-            {name: lambda one=one: per_second(one.echo, at_least_s=0.5) for name, one in open_ones.items()},
+            {
+                name: lambda one=one: per_second(lambda: one.ask(ECHO), at_least_s=0.5)
+                for name, one in open_ones.items()
+            },
         )
-
-
-def _open(port):
-    return open_association(
-        "127.0.0.1",
-        port,
-        calling_ae_title="CT01",
-        called_ae_title=AE_TITLE,
-        contexts=[Proposal(VERIFICATION_SOP_CLASS_UID, (IMPLICIT,))],
-    )

@@ -10,10 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.broker_process import free_port
+from tests.performance.entries import fill_ours
 from tests.performance.measuring import Latency, Size
 from tests.performance.parties import dcmtk, serving
 from tests.performance.receiving import push
-from tests.performance.worklist import fill_ours, query, scanner
+from tests.performance.worklist import query, scanner
 
 SLICES, ENTRIES, QUIET_QUERIES, EVERY_S = 4_000, 1_000, 500, 0.01
 
