@@ -53,6 +53,9 @@ class TlsFiles:
 
 def _apply_profile(context: ssl.SSLContext, profile: TlsProfile) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A stream may end without a close_notify: the upper layer knows whether anything is missing, and a reader that
+    # was interrupted so can still say its A-ABORT. (OpenSSL before 3 says it anyway.)
+    context.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if profile is TlsProfile.NON_DOWNGRADING_BCP_195:
         context.set_ciphers(_NON_DOWNGRADING)
