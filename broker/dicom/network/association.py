@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import structlog
 
 from broker.dicom.network import pdu
-from broker.dicom.network.channel import Buffer, Channel
+from broker.dicom.network.channel import Buffer, Channel, PeerDoesNotRead
 from broker.dicom.network.dimse import (
     Command,
     CommandCollector,
@@ -170,6 +170,9 @@ class ServedAssociation:
             self._serve()
         except Ended as ended:
             reason = ended.reason
+        except PeerDoesNotRead:  # an A-ABORT in the middle of a PDU would be no A-ABORT, nor would it be read
+            reason = CloseReason.TOO_SLOW
+            self._upper.transport_closed()
         except TimeoutError:
             reason = CloseReason.TOO_SLOW
             self._abort(AbortSource.SERVICE_PROVIDER, AbortReason.NOT_SPECIFIED)

@@ -13,9 +13,14 @@ from typing import Final
 Buffer = bytes | bytearray | memoryview
 
 _TIMEVAL: Final = struct.Struct("@ll")
+_AT_ONCE: Final = struct.pack("@ii", 1, 0)  # struct linger: on, for no time
 _MAX_PARTS: Final = 512  # below IOV_MAX everywhere
 _MICROSECONDS: Final = 1_000_000
 _DRAINED_BYTES: Final = 1024 * 1024
+
+
+class PeerDoesNotRead(TimeoutError):
+    """The peer does not take what we send: nothing more can be said to it."""
 
 
 class Channel:
@@ -52,7 +57,14 @@ class Channel:
             return None
 
     def send(self, parts: Sequence[Buffer], *, timeout_s: float, min_bytes_per_s: float) -> None:
-        """Send all parts, or raise TimeoutError when the peer does not take them at the least rate."""
+        """Send all parts, or raise PeerDoesNotRead when the peer does not take them at the least rate."""
+        try:
+            self._send_all(parts, timeout_s, min_bytes_per_s)
+        except TimeoutError:
+            self._forget_unsent()
+            raise PeerDoesNotRead from None
+
+    def _send_all(self, parts: Sequence[Buffer], timeout_s: float, min_bytes_per_s: float) -> None:
         self._arm(socket.SO_SNDTIMEO, timeout_s)
         size = sum(map(len, parts))
         first = parts[:_MAX_PARTS] if len(parts) > _MAX_PARTS else parts
@@ -78,6 +90,11 @@ class Channel:
             return self._sock.sendmsg(parts)
         except BlockingIOError:
             raise TimeoutError from None
+
+    def _forget_unsent(self) -> None:
+        """Let closing reset the connection: else the kernel would keep what was not taken for minutes."""
+        with contextlib.suppress(OSError):  # the connection may be gone already
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
     def _arm(self, option: int, timeout_s: float) -> None:
         armed = self._armed.get(option, -1.0)
@@ -168,8 +185,7 @@ class TlsChannel(Channel):
         except ssl.SSLEOFError:
             return 0
 
-    def send(self, parts: Sequence[Buffer], *, timeout_s: float, min_bytes_per_s: float) -> None:
-        """Send all parts, or raise TimeoutError when the peer does not take them at the least rate."""
+    def _send_all(self, parts: Sequence[Buffer], timeout_s: float, min_bytes_per_s: float) -> None:
         payload = memoryview(b"".join(parts))
         self._sock.settimeout(timeout_s)
         started = time.monotonic()
