@@ -19,6 +19,8 @@ SPACE_CHECK_BYTES: Final = 32 * 1024 * 1024
 """How much one object may grow before the reserve is looked at again."""
 HAND_OVER_BYTES: Final = 1024 * 1024
 """How much is written before another thread begins to digest it: a small object is digested while it is synced."""
+WRITE_BACK_BYTES: Final = 4 * 1024 * 1024
+"""How much of a large object is written before the disk begins with it, while the rest still comes in."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -39,6 +41,7 @@ class StoredUnderWay:
         "_size",
         "_store",
         "_unchecked",
+        "_written_back",
     )
 
     def __init__(
@@ -53,6 +56,7 @@ class StoredUnderWay:
         self._size = 0
         self._unchecked = 0
         self._handed_over = 0
+        self._written_back = 0
         self._sha256 = hashlib.sha256()
         self._digest: ShadowDigest | None = None
         if digester is not None:
@@ -76,6 +80,10 @@ class StoredUnderWay:
                 self._head = b""
             else:
                 self._disk.write(self._file.handle, (data,))
+            reached = self._size + count
+            if reached - self._written_back >= WRITE_BACK_BYTES:
+                since, self._written_back = self._written_back, reached
+                self._disk.begin_sync(self._file.handle, self._offset + since, reached - since)
         except OSError as error:
             self.discard()
             raise trouble(error) from error

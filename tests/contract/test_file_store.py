@@ -45,6 +45,7 @@ class SickDisk(LocalDisk):
     failing: dict[str, int] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     free_bytes: int | None = None
+    begun: list[tuple[int, int]] = field(default_factory=list)
 
     def _call(self, name: str) -> None:
         if name != "read":  # comes from another thread at any time
@@ -63,6 +64,11 @@ class SickDisk(LocalDisk):
     def read(self, handle: int, space: memoryview, offset: int) -> int:
         self._call("read")
         return super().read(handle, space, offset)
+
+    def begin_sync(self, handle: int, offset: int, count: int) -> None:
+        self._call("begin_sync")
+        self.begun.append((offset, count))
+        super().begin_sync(handle, offset, count)
 
     def sync(self, handle: int) -> None:
         self._call("sync")
@@ -308,6 +314,19 @@ def test_an_object_is_discarded_while_it_is_digested(tmp_path: Path) -> None:
         incoming.discard()
     assert files_below(tmp_path) == []
     assert keep(store).sha256
+
+
+def test_the_disk_begins_with_a_large_object_while_it_comes_in(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    incoming = begin(store)
+    for _ in range(9):
+        incoming.write(memoryview(bytes(1 << 20)))
+    kept = incoming.keep()
+    offset, step = kept.data_set_offset, 4 << 20
+    assert disk.begun == [(offset, step), (offset + step, step)]
+    assert disk.calls[-2:] == ["sync", "link"]
+    assert kept.sha256 == hashlib.sha256(bytes(9 << 20)).digest()
 
 
 def test_a_discarded_file_leaves_nothing(tmp_path: Path) -> None:

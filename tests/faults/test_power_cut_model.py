@@ -91,6 +91,9 @@ class ModelDisk:
         space[: len(found)] = found
         return len(found)
 
+    def begin_sync(self, handle: int, offset: int, count: int) -> None:
+        self._step()  # and promises nothing
+
     def sync(self, handle: int) -> None:
         self._step()
         self.handles[handle].synced = bytes(self.handles[handle].content)

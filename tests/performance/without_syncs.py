@@ -19,6 +19,9 @@ from broker.roles import run_role
 class UnsyncedDisk(LocalDisk):
     """Leaves everything in the page cache."""
 
+    def begin_sync(self, handle: int, offset: int, count: int) -> None:
+        """Begin nothing."""
+
     def sync(self, handle: int) -> None:
         """Sync nothing."""
 
