@@ -80,8 +80,6 @@ def _without_rows(root: Path, paths: set[str], offered: set[str], unanswered: in
         if not path.is_file() or name in paths:
             continue
         stat = path.stat()
-        if stat.st_nlink > 1:  # another name of a file that is looked at under its own
-            continue
         if time.time() - stat.st_mtime > OLD_S:
             yield f"{name} is without a row and {(time.time() - stat.st_mtime) / 60:.0f} minutes old"
         if re.fullmatch(r"\d{8}/\d{4}/[0-9a-f]{32}\.dcm", name):
@@ -89,7 +87,8 @@ def _without_rows(root: Path, paths: set[str], offered: set[str], unanswered: in
             content = data_set_of(path.read_bytes())
             if content is None or hashlib.sha256(content).hexdigest() not in offered:
                 yield f"{name} is half an object under a final name"
-        else:
+        elif stat.st_nlink == 1 and stat.st_size:
+            # An empty one is ready for the next receiver; one with another name is looked at under that.
             parts += 1
     if strays + parts > unanswered:
         yield f"{strays} files and {parts} parts are without rows, only {unanswered} sends went unanswered"
