@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 import structlog
 
@@ -84,6 +85,10 @@ class HostNames:
         return any(address in network for network in self._known.get(name, ()))
 
 
+_parsed = lru_cache(maxsize=1024)(ipaddress.ip_address)
+"""Addresses as read before: devices come back all day."""
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePolicy:
     """Admit by called title, calling title and address (the engine's AssociationPolicy)."""
@@ -111,7 +116,7 @@ class DevicePolicy:
         """Return why this association is rejected, or None to let it in."""
         if called_ae_title != self.ae_title:
             return CALLED_AE_TITLE_NOT_RECOGNIZED
-        ip = ipaddress.ip_address(address)
+        ip = _parsed(address)
         device = self._by_title.get(calling_ae_title)
         if device is not None and self._is_where_it_should_be(device, ip):
             return None
@@ -123,7 +128,7 @@ class DevicePolicy:
 
     def listed(self, address: str) -> bool:
         """Tell whether a listed device lives at this address."""
-        ip = ipaddress.ip_address(address)
+        ip = _parsed(address)
         return any(ip in network for network in (*self._networks, *self.names.known()))
 
     def _is_where_it_should_be(

@@ -19,6 +19,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import structlog
@@ -365,5 +366,6 @@ def _plain_address(address: str) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
+@lru_cache(maxsize=1024)
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback

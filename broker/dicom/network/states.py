@@ -36,6 +36,9 @@ class State(Enum):
     COLLISION_ACCEPTOR_LOCAL = "Sta12"  # both asked, the peer answered and we answer now
     AWAITING_CLOSE = "Sta13"  # nothing more to say, waiting for the transport to close
 
+    # Members are singletons; Enum's own hash is computed in Python, and every PDU looks its move up.
+    __hash__ = object.__hash__
+
 
 class Stimulus(Enum):
     """Name the events of PS3.8 table 9-10."""
@@ -59,6 +62,8 @@ class Stimulus(Enum):
     TRANSPORT_CLOSED = "Evt17"
     ARTIM_EXPIRED = "Evt18"
     INVALID_PDU = "Evt19"
+
+    __hash__ = object.__hash__  # as of State
 
 
 class Action(Enum):
