@@ -8,6 +8,7 @@ conversions of its values.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -127,12 +128,25 @@ class PreparedInsert:
         return found
 
 
+_INSTANTS: dict[str, Convert] = {}
+
+
 def _bind(bind: BindParameter[Any], dialect: Dialect) -> Convert | None:
     convert = _of(bind.type, dialect).bind_processor(dialect)
     if convert is not None and isinstance(bind.type, UtcDateTime):
-        # The rows of one message repeat two or three instants a dozen times.
-        return lru_cache(maxsize=64)(convert)
+        return _INSTANTS.setdefault(dialect.name, _remembering(convert))
     return convert
+
+
+def _remembering(convert: Convert) -> Convert:
+    """Convert an instant once: the rows of one message repeat two or three of them a dozen times."""
+    remembered = lru_cache(maxsize=64)(convert)
+
+    def converted(value: datetime | None) -> Any:
+        # In other zones two instants are equal when the clocks are set back.
+        return remembered(value) if value is not None and value.tzinfo is UTC else convert(value)
+
+    return converted
 
 
 def _result(kind: TypeEngine[Any], dialect: Dialect) -> Convert | None:

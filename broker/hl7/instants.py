@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 from broker.errors import InvalidValue
 
@@ -25,12 +26,12 @@ class Stamp:
     @property
     def date(self) -> str:
         """Give DA; empty when the stamp names no day: a birth date is never padded with 0101."""
-        return self.at.strftime("%Y%m%d") if self.has_day else ""
+        return f"{self.at.year:04}{self.at.month:02}{self.at.day:02}" if self.has_day else ""
 
     @property
     def time(self) -> str:
         """Give TM; empty when the stamp names no time of day."""
-        return self.at.strftime("%H%M%S") if self.has_time else ""
+        return f"{self.at.hour:02}{self.at.minute:02}{self.at.second:02}" if self.has_time else ""
 
     @property
     def instant(self) -> datetime:
@@ -50,8 +51,10 @@ def zone_of(text: str) -> tzinfo | None:
     return timezone(-offset if sign == "-" else offset)
 
 
+@lru_cache(maxsize=1024)
 def parse_stamp(text: str, *, site: tzinfo, sender: tzinfo | None = None) -> Stamp:
     """Read a time stamp (HL7 v2.5.1 2.A.75); without a zone it is meant in the sender's, else the site's."""
+    # Remembered: one message repeats the same few times, and so do the messages of one minute.
     match = _STAMP.match(text)
     if match is None:
         raise InvalidValue("is not a date and time")

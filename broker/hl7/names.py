@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from broker.hl7.tokenizer import NULL, Segment
@@ -18,8 +19,10 @@ _TYPE_ORDER: Final = {"L": 0, "": 1, "D": 2, "B": 3, "M": 3}
 _ALIASES: Final = frozenset({"A", "N", "S"})
 
 
+@lru_cache(maxsize=1024)
 def pn_group(family: str, given: str, middle: str, suffix: str, prefix: str, degree: str) -> str:
     """Write one component group of PN from the parts as HL7 orders them."""
+    # Remembered: the same few physicians are named in most messages.
     parts = [family, given, middle, prefix, f"{suffix} {degree}" if suffix and degree else suffix or degree]
     if not any(part for part in parts):
         return ""

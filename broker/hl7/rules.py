@@ -16,7 +16,7 @@ from broker.hl7.converters import CONVERTERS, KEEPS_LINES, MAX_CHARACTERS, Conve
 from broker.hl7.groups import Group
 from broker.hl7.instants import parse_stamp
 from broker.hl7.mapping_file import FieldRule, MappingFile
-from broker.hl7.tokenizer import NULL, MessageTooComplexError, Path, Segment
+from broker.hl7.tokenizer import MessageTooComplexError, Path, Segment
 
 Section = Literal["patient", "order", "procedure", "step"]
 SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
@@ -47,6 +47,8 @@ class _Rule:
 
     keyword: str
     paths: tuple[Path, ...]
+    places: tuple[tuple[str, int], ...]
+    """Segment and field of each path."""
     convert: Converter | None
     target: Target
     observations: frozenset[str]
@@ -86,12 +88,12 @@ class CompiledRules:
     ) -> Read:
         """Read one section; what cannot be converted is a problem of `severity` and not taken."""
         read = Read()
-        segments = group.segments
+        fields_of = {name: found[0].fields for name, found in group.segments.items()}
         for rule in self._sections[section]:
             # Most places of most messages are empty: that is found out first, and cheaply.
-            for path in rule.paths:
-                found = segments.get(path.segment)
-                if found is not None and found[0].has(path.field):
+            for name, number in rule.places:
+                fields = fields_of.get(name)
+                if fields is not None and number < len(fields) and fields[number]:
                     _apply(rule, group, conversion, read, problems, severity)
                     break
             else:
@@ -124,7 +126,7 @@ def _apply(
             sent = segment.field(path.field)
             if not sent:
                 continue
-            if sent == NULL or (path.component and segment.at(path) == NULL):
+            if segment.nulls(path, sent):
                 cleared = cleared or _place(path, segment)
                 continue
             if rule.convert is None:
@@ -180,9 +182,9 @@ def _weight(rule: _Rule, severity: Severity) -> Severity:
 
 def _candidates(rule: _Rule, group: Group) -> Iterable[tuple[Segment, Path]]:
     for path in rule.paths:
-        segment = group.first(path.segment)
-        if segment is not None:
-            yield segment, path
+        found = group.segments.get(path.segment)
+        if found is not None:
+            yield found[0], path
     if rule.observations:
         for segment in group.all("OBX"):
             if {segment.value(3, 1).upper(), segment.value(3, 2).upper()} & rule.observations:
@@ -229,9 +231,11 @@ def rules_of(mapping: MappingFile, section: Section) -> dict[str, FieldRule | No
 
 
 def _compile(keyword: str, rule: FieldRule) -> _Rule:
+    paths = tuple(Path.parse(text) for text in rule.from_)
     return _Rule(
         keyword,
-        tuple(Path.parse(text) for text in rule.from_),
+        paths,
+        tuple((path.segment, path.field) for path in paths),
         None if rule.as_ == DATE_TIME else CONVERTERS[rule.as_],
         _target(keyword),
         frozenset(text.upper() for text in rule.observation),

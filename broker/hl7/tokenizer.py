@@ -126,10 +126,10 @@ class Segment:
         """Give the separators of the message."""
         return self._separators
 
-    def has(self, number: int) -> bool:
-        """Tell whether a field holds anything."""
-        fields = self._fields or self._split()
-        return number < len(fields) and bool(fields[number])
+    @property
+    def fields(self) -> list[str]:
+        """Give the fields as sent, by their numbers; the segment's name stands at 0."""
+        return self._fields or self._split()
 
     def _split(self) -> list[str]:
         # A bounded split: a segment of eight million separators stays one string.
@@ -178,17 +178,22 @@ class Segment:
         Without a component the whole repetition is meant, and without a subcomponent the whole component:
         the separators below stay in it, because senders write them into plain text unescaped.
         """
-        if self.name == "MSH" and number <= 2:
-            return self.field(number)
-        repetitions = self.repetitions(number)
-        if len(repetitions) < repetition:
+        text = self.field(number)
+        if not text or (self.name == "MSH" and number <= 2):
+            return text
+        separators = self._separators
+        if separators.repetition and separators.repetition in text:
+            repetitions = self.repetitions(number)
+            if len(repetitions) < repetition:
+                return ""
+            text = repetitions[repetition - 1]
+        elif repetition > 1:
             return ""
-        text = repetitions[repetition - 1]
         if component:
-            text = _part(text, self._separators.component, component)
+            text = _part(text, separators.component, component)
             if subcomponent:
-                text = _part(text, self._separators.subcomponent, subcomponent)
-        return self.plain(text)
+                text = _part(text, separators.subcomponent, subcomponent)
+        return self.plain(text) if text else ""
 
     def values(self, number: int, component: int = 0, subcomponent: int = 0) -> list[str]:
         """List the value of every repetition, as `value` gives it, splitting the field once."""
@@ -201,6 +206,14 @@ class Segment:
                     part = _part(part, self._separators.subcomponent, subcomponent)
             found.append(self.plain(part))
         return found
+
+    def nulls(self, path: Path, sent: str) -> bool:
+        """Tell whether the sender deletes the value a path names, in its field as sent (HL7 v2.5.1 2.5.3)."""
+        if sent == NULL or not path.component:
+            return sent == NULL
+        escape = self._separators.escape
+        # Without the characters it is made of, or an escape of them, the null value cannot be there.
+        return (NULL in sent or (escape != "" and escape in sent)) and self.at(path) == NULL
 
     def at(self, path: Path) -> str:
         """Give the value a path names; the path's segment name is not looked at."""
