@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from decimal import Decimal, DecimalException
+from functools import lru_cache
 from typing import Final
 
 from broker.domain.orders import AttributeValue, Code, EntityIdentifier, PatientIdentifier
@@ -19,7 +20,7 @@ from broker.errors import InvalidValue, UnknownCode
 from broker.hl7 import names
 from broker.hl7.groups import Group
 from broker.hl7.instants import parse_stamp
-from broker.hl7.tokenizer import NULL, Path, Segment
+from broker.hl7.tokenizer import NULL, Path, Segment, Separators
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +216,15 @@ def _code(
     repetitions = segment.repetitions(path.field)
     if len(repetitions) < path.repetition:
         return None
-    parts = segment.components(repetitions[path.repetition - 1])
-    first = max(path.component, 1) - 1
+    repetition = repetitions[path.repetition - 1]
+    return _code_of(repetition, max(path.component, 1) - 1, segment.separators, segment.codec)
+
+
+@lru_cache(maxsize=1024)
+def _code_of(repetition: str, first: int, separators: Separators, codec: str) -> tuple[Code, ...] | None:
+    # Remembered: a site orders the same procedures all day.
+    segment = Segment.reader(separators, codec)
+    parts = segment.components(repetition)
 
     def at(index: int) -> str:
         text = segment.plain(parts[index]) if index < len(parts) else ""

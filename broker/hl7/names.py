@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from broker.hl7.tokenizer import NULL, Segment
+from broker.hl7.tokenizer import NULL, Segment, Separators
 
 MAX_GROUP_CHARACTERS: Final = 64
 
@@ -19,10 +19,8 @@ _TYPE_ORDER: Final = {"L": 0, "": 1, "D": 2, "B": 3, "M": 3}
 _ALIASES: Final = frozenset({"A", "N", "S"})
 
 
-@lru_cache(maxsize=1024)
 def pn_group(family: str, given: str, middle: str, suffix: str, prefix: str, degree: str) -> str:
     """Write one component group of PN from the parts as HL7 orders them."""
-    # Remembered: the same few physicians are named in most messages.
     parts = [family, given, middle, prefix, f"{suffix} {degree}" if suffix and degree else suffix or degree]
     if not any(part for part in parts):
         return ""
@@ -54,8 +52,16 @@ def _at(parts: Sequence[str], index: int) -> str:
     return parts[index] if index < len(parts) else ""
 
 
-def _xpn_group(segment: Segment, parts: Sequence[str], first: int) -> str:
+def _xpn_group(segment: Segment, repetition: str, first: int) -> str:
     """Write the group of an XPN (first=0) or XCN (first=1)."""
+    return _group_of(repetition, first, segment.separators, segment.codec)
+
+
+@lru_cache(maxsize=1024)
+def _group_of(repetition: str, first: int, separators: Separators, codec: str) -> str:
+    # Remembered: the same few physicians are named in most messages.
+    segment = Segment.reader(separators, codec)
+    parts = segment.components(repetition)
     plain = [segment.plain(_at(parts, first + place)) for place in range(1, 6)]
     return pn_group(_family(segment, _at(parts, first)), *plain)
 
@@ -69,7 +75,7 @@ def patient_name(segment: Segment, field: int) -> str:
         kind = _at(parts, 6).strip().upper()
         if kind in _ALIASES:
             continue
-        group = _xpn_group(segment, parts, 0)
+        group = _xpn_group(segment, repetition, 0)
         if not group:
             continue
         script = _at(parts, 7).strip().upper()
@@ -86,7 +92,7 @@ def alias_names(segment: Segment, field: int) -> tuple[str, ...]:
     found: list[str] = []
     for repetition in segment.repetitions(field):
         parts = segment.components(repetition)
-        if _at(parts, 6).strip().upper() in _ALIASES and (group := _xpn_group(segment, parts, 0)):
+        if _at(parts, 6).strip().upper() in _ALIASES and (group := _xpn_group(segment, repetition, 0)):
             found.append(group)
     return tuple(found)
 
@@ -94,7 +100,7 @@ def alias_names(segment: Segment, field: int) -> tuple[str, ...]:
 def physician_name(segment: Segment, field: int) -> str:
     """Write the first XCN (or CN) of a field; one that holds only an identifier has no name."""
     repetitions = segment.repetitions(field)
-    return _xpn_group(segment, segment.components(repetitions[0]), 1) if repetitions else ""
+    return _xpn_group(segment, repetitions[0], 1) if repetitions else ""
 
 
 def performer_name(segment: Segment, field: int) -> str:

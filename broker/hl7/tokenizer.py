@@ -127,6 +127,11 @@ class Segment:
         return self._separators
 
     @property
+    def codec(self) -> str:
+        """Give the character set that reads hexadecimal escapes."""
+        return self._codec
+
+    @property
     def fields(self) -> list[str]:
         """Give the fields as sent, by their numbers; the segment's name stands at 0."""
         return self._fields or self._split()
@@ -227,6 +232,11 @@ class Segment:
         if not text.isascii():
             text = _composed(text)
         return text.strip(" ")
+
+    @classmethod
+    def reader(cls, separators: Separators, codec: str) -> Segment:
+        """Give a segment without content, to read values by that stand elsewhere."""
+        return cls("", 1, separators=separators, limits=Limits(), codec=codec)
 
     def __repr__(self) -> str:
         return f"<Segment {self.name} {self.occurrence}>"  # never the content: it is a patient's

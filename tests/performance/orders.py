@@ -71,7 +71,7 @@ def an_order(number: int) -> bytes:
             "||||||UNICODE UTF-8"
         ),
         (
-            f"PID|1||P{number:07}^^^STJOHN^MR~{number:09}^^^NHS^NH||HAYDN^JOSEPH^FRANZ^^MR||17320331|M"
+            f"PID|1||P{number:07}^^^STJOHN^MR~{number:09}^^^NHS^NH||HAYDN{number:07}^JOSEPH^FRANZ^^MR||17320331|M"
             f"|||HAUPTSTR. 1^^ROHRAU^^2471^AT||+43 1 5551234|||M|||V{number:07}"
         ),
         (
