@@ -1,5 +1,8 @@
 """A prepared statement answers what Core answers, and fails as Core fails."""
 
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 from sqlalchemy import bindparam, event, select, text, update
 
@@ -42,6 +45,14 @@ def test_it_answers_the_same_values_as_core(transaction):
     prepared = transaction.row(BY_ID, {"key": key})
     core = transaction.execute(select(PATIENT).where(PATIENT.c.id == key)).mappings().one()
     assert prepared == dict(core) == {**ROW, "id": key}
+
+
+def test_two_instants_of_one_clock_set_back_stay_two(transaction):
+    first = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Vienna"))
+    for number, instant in enumerate((first, first.replace(fold=1), first.astimezone(UTC))):
+        row = {**ROW, "patient_id": f"P{number}", "updated_at": instant}
+        found = transaction.row(BY_ID, {"key": transaction.insert(PATIENT, row)})
+        assert found["updated_at"] == instant.astimezone(UTC)
 
 
 def test_it_answers_the_same_to_somebody_who_listens(transaction, engine):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from broker.errors import InvalidValue
 from broker.hl7.tokenizer import (
+    NULL,
     Limits,
     MessageTooComplexError,
     NoHeaderError,
@@ -185,14 +186,14 @@ def test_a_segment_of_separators_costs_no_memory_per_separator():
 )
 def test_hostile_fields_are_read_in_linear_time(field):
     message = tokenize(f"{MSH}PID|1||{field}\r")
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(5):
         try:
             message.value("PID-3")
             message.value("PID-3[400].100.3")
         except MessageTooComplexError:
             pass
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @pytest.mark.timeout(30)
@@ -298,3 +299,26 @@ def test_hl7apy_reads_the_same_values(path):
     ).to_er7()
     expected = encoded.split("^")[field.component - 1] if field.component else encoded
     assert tokenize(ORDER).value(path) == expected
+
+
+@given(
+    st.lists(st.sampled_from(['""', '"', "^", "~", "&", "\\X2222\\", "\\T\\", " ", "A"]), max_size=6).map(
+        "".join
+    ),
+    st.integers(1, 3),
+    st.integers(0, 3),
+)
+def test_a_value_is_deleted_exactly_when_it_reads_as_the_null_value(field, repetition, component):
+    segment = tokenize(f"{MSH}OBX|1|ST|X||{field}\r").first("OBX")
+    path = Path("OBX", 5, repetition, component)
+    expected = field == NULL or (component > 0 and segment.at(path) == NULL)
+    assert segment.nulls(path, segment.field(5)) == expected
+
+
+@given(st.lists(st.sampled_from(["A", "~", "^", "&", "\\T\\", " "]), max_size=8).map("".join))
+def test_the_values_of_a_field_are_those_of_its_repetitions_one_by_one(field):
+    segment = tokenize(f"{MSH}OBX|1|ST|X||{field}\r").first("OBX")
+    for component in range(3):
+        values = segment.values(5, component)
+        assert values == [segment.value(5, component, repetition=n + 1) for n in range(len(values))]
+        assert segment.value(5, component, repetition=len(values) + 1) == ""
