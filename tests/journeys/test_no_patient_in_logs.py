@@ -16,10 +16,14 @@ from broker.db.engine import database_url, open_engine
 from broker.dicom.network.client import Proposal, open_association
 from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
+from broker.dicom.objects.elements import Syntax
 from tests.broker_process import RunningBroker, free_port, wait_until
-from tests.faults.test_listener_killed import creation, report, send
+from tests.data_sets import pydicom_reads, pydicom_writes
+from tests.faults.test_listener_killed import report as report_encoded
+from tests.faults.test_listener_killed import send
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image
+from tests.ledger.modality import a_creation
 from tests.peers import MllpSink, findscu, run
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -202,6 +206,19 @@ def steps(broker):
     bad.PatientName = f"{CANARY}^BIRD"
     assert report(broker, uid, bad, create=False) != 0
     report(broker, f"{CANARY}.1", named(creation(entry)))
+
+
+def creation(entry):
+    encoded = a_creation(accession="K2", study=entry["0020,000d"], station="CT1", patient_id="")
+    ds = pydicom_reads(encoded, Syntax.EXPLICIT_LITTLE)
+    (step,) = ds.ScheduledStepAttributesSequence
+    step.RequestedProcedureID, step.ScheduledProcedureStepID = entry["0040,1001"], entry["0040,0009"]
+    ds.PatientName = ""
+    return ds
+
+
+def report(broker, uid, data_set, *, create=True):
+    return report_encoded(broker, uid, pydicom_writes(data_set, Syntax.EXPLICIT_LITTLE), create=create)
 
 
 def named(ds):
