@@ -1,6 +1,7 @@
 """What a scanner says and hears about its worklist, byte by byte, without a network."""
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.db.worklist_query import SqlWorklistReader
 from broker.dicom.network.dimse import Command, CommandField
@@ -54,6 +55,15 @@ def test_the_answer_is_the_same_however_the_identifier_is_cut(service, piece):
         "feff00e0 10000000"
         "40000200 08000000 3230323631313231"
     )
+
+
+def test_a_date_that_is_none_is_told_without_its_value(service):
+    with capture_logs() as lines:
+        answers = ask(service, ACCESSION_OF_TODAY[:32] + b"DOE^JANE")
+    assert [answer.status for answer in answers] == [0xFF00, 0xFF00]
+    (line,) = lines
+    assert line["keys"] == ["ScheduledProcedureStepStartDate: not a date or a range of dates"]
+    assert "DOE" not in str(line)
 
 
 def test_an_empty_identifier_is_answered_with_empty_answers(service):

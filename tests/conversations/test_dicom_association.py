@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from structlog.testing import capture_logs
 
 from broker.dicom.network import pdu
 from broker.dicom.network.dimse import Command, CommandField
@@ -378,6 +379,20 @@ def test_a_request_no_service_should_see_is_answered_and_the_association_goes_on
     assert [reply.status for reply in talk.replies] == [status, 0]
     assert list(shelf.images) == ["1.2.9"]
     assert talk.close_reason is CloseReason.RELEASED
+
+
+def test_a_refused_request_is_told_once_an_association_without_what_the_peer_said():
+    hostile = [message(store(f"../../etc/{number}"), b"x") for number in range(50)]
+    with capture_logs() as lines:
+        talk = converse(
+            request(CT_IMAGE), *hostile, message(find(), b"k"), RELEASE, offers=[storage_offer(Shelf())]
+        )
+    assert len(talk.replies) == 51
+    assert [(line["event"], line["status"]) for line in lines] == [
+        ("request_refused", "0117"),
+        ("request_refused", "0211"),
+    ]
+    assert "etc" not in str(lines)
 
 
 def test_an_instance_uid_that_is_none_is_not_echoed():

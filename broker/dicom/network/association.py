@@ -35,7 +35,7 @@ from broker.dicom.network.pdu import (
     Rejection,
     data_header,
 )
-from broker.dicom.network.requests import encoded_response, failure_of, refusal_of, too_large
+from broker.dicom.network.requests import encoded_response, failure_of, refusal_of, tell_refusal, too_large
 from broker.dicom.network.service import (
     ONLY_STATUS,
     AssociationObserver,
@@ -135,6 +135,7 @@ class ServedAssociation:
         self._lost = False
         self._cancelled = False
         self._serving_message_id: int | None = None
+        self._told: set[int] = set()  # statuses of refusals that have been logged
         self._polled_at = 0.0
         self._idle_s = limits.idle_s
         self._payload_bytes = 0
@@ -405,6 +406,11 @@ class ServedAssociation:
         started = time.monotonic()
         request = Request(self._peer, agreed.context, command, started)
         refusal = refusal_of(command, agreed)
+        if (
+            refusal is not None and refusal.status not in self._told
+        ):  # each kind once: a peer may try a million
+            self._told.add(refusal.status)
+            tell_refusal(request, refusal)
         receiver: Receiver | None = None
         data_set_bytes = 0
         try:

@@ -12,7 +12,7 @@ import structlog
 from broker.dicom.network.dimse import Command, CommandField, encode_command
 from broker.dicom.network.negotiation import AgreedContext
 from broker.dicom.network.pdu import is_uid
-from broker.dicom.network.service import ONLY_STATUS, Response
+from broker.dicom.network.service import ONLY_STATUS, Request, Response
 from broker.errors import BrokerError
 
 log = structlog.get_logger(__name__)
@@ -60,6 +60,19 @@ def refusal_of(command: Command, agreed: AgreedContext) -> Response | None:
     elif command.field in _NEEDS_INSTANCE:
         return Response(INVALID_SOP_INSTANCE, error_comment="The SOP Instance UID is missing")
     return None
+
+
+def tell_refusal(request: Request, refusal: Response) -> None:
+    """Log that no service saw a request, and why: of what the peer said only what has been checked."""
+    log.warning(
+        "request_refused",
+        association_id=request.peer.association_id,
+        peer=request.peer.address,
+        calling_ae_title=request.peer.calling_ae_title,
+        operation=request.command.field.name,
+        status=f"{refusal.status:04X}",
+        reason=refusal.error_comment,
+    )
 
 
 def too_large(command: Command) -> Response:

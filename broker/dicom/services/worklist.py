@@ -76,6 +76,9 @@ class WorklistService:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), error.elements)
         except MalformedDataSet as error:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), ())
+        unreadable = [one for one in identifier.query.ignored if not one.startswith("(")]
+        if unreadable:  # without values: the name of an attribute and what is wrong
+            log.info("query keys ignored", association=request.peer.association_id, keys=unreadable[:10])
         writer = answer_writer(
             identifier.keys, _style(device, identifier.character_set, syntax, self._character_set)
         )
