@@ -1,6 +1,6 @@
-"""Listeners and sweep of a broker in one process, for those who break it: `python -m tests.attacks.one_process`.
+"""Listeners of a broker in one process, for those who break it: `python -m tests.attacks.one_process`.
 
-Takes the site file, the data directory, and the names of planted bugs; says its process and READY when it listens.
+Takes the site file, the data directory, further roles (sweep, web) and the names of planted bugs; says its process and READY when it listens.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import structlog
 from broker.bootstrap import open_broker
 from broker.dicom_role import dicom_server
 from broker.hl7_role import hl7_listener
+from broker.web_server import WebServer
 from tests.attacks.planted_bugs import plant
 from workers.sweeper import Sweeper, SweeperLimits
+
+ROLES = ("sweep", "web")
 
 
 def main(config: str, data_dir: str, *bugs: str) -> None:
@@ -24,7 +27,7 @@ def main(config: str, data_dir: str, *bugs: str) -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for bug in bugs:
-        if bug != "sweep":
+        if bug not in ROLES:
             plant(bug)
     with open_broker(Path(config), Path(data_dir), role="dicom") as broker:
         _ = broker.files
@@ -35,11 +38,16 @@ def main(config: str, data_dir: str, *bugs: str) -> None:
         sweeper = Sweeper(broker, limits=SweeperLimits(interval_s=0.2)) if "sweep" in bugs else None
         if sweeper is not None:
             sweeper.start()
+        web = WebServer(broker) if "web" in bugs else None
+        if web is not None:
+            web.start()
         sys.stdout.write(f"{os.getpid()} READY\n")
         sys.stdout.flush()
         signal.sigwait({signal.SIGTERM})
         if sweeper is not None:
             sweeper.stop(10)
+        if web is not None:
+            web.stop(5)
         server.stop()
         close()
         listener.stop(5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -168,6 +168,24 @@ class TracedDisk:
             return self._top
         place = self._place(path.removesuffix(" (deleted)"))
         return place[0].live.get(place[1]) if place else None
+
+    def file(self, path: str) -> File:
+        """Answer a file as it stands."""
+        found = self._find(f"{self._root}/{path}")
+        return found if isinstance(found, File) else File()
+
+    def durable_files(self, path: str) -> Iterator[File]:
+        """Answer the files below a folder that keep a name whatever happens now."""
+
+        def walk(folder: Folder) -> Iterator[File]:
+            for node in folder.names(lambda: False).values():
+                if isinstance(node, Folder):
+                    yield from walk(node)
+                else:
+                    yield node
+
+        found = self._find(f"{self._root}/{path}")
+        return walk(found) if isinstance(found, Folder) else iter(())
 
     def write_to(self, target: Path, *, names: Chance, contents: Chance) -> None:
         """Write what the disk may hold when the power is back; the chances say what unsynced is kept."""

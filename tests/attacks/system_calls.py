@@ -12,7 +12,7 @@ from tests.peers import program
 
 TRACED = (
     "open,openat,mkdir,mkdirat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,rename,renameat,renameat2,"
-    "link,linkat,unlink,unlinkat,fsync,fdatasync,sync_file_range,sendto,sendmsg"
+    "link,linkat,unlink,unlinkat,fsync,fdatasync,read,recvfrom,sendto,sendmsg"
 )
 OPTIONS = ("-f", "-y", "-xx", "-s", "16777216", "-e", f"trace={TRACED}", "-e", "signal=none")
 _LINE = re.compile(r"(\d+) +(.*)")
