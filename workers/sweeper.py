@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -88,12 +88,19 @@ class Sweeper:
         sending: SendingLimits | None = None,
         backlog: Callable[[], int | None] | None = None,
         doorbell: Path | None = None,
+        desk: Desk | None = None,
+        pool: Executor | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare; `start` starts. With a `doorbell`, what is rung there is done at once."""
+        """Prepare; `start` starts. With a `doorbell`, what is rung there is done at once.
+
+        A simulation gives a desk, a pool and a time of its own.
+        """
         self._broker = broker
+        self._monotonic = monotonic
         self._limits = limits or SweeperLimits()
         self._sending = sending or SendingLimits()
-        self._desk = Desk(lambda: nullcontext(broker), limits=self._sending)
+        self._desk = desk or Desk(lambda: nullcontext(broker), limits=self._sending)
         self._backlog = backlog or RedisProbe(broker.redis_url, broker.destination_kinds()).backlog
         self._watch = LeaseWatch(lease=self._sending.lease)
         self._chores = tuple(broker.chores())
@@ -102,12 +109,12 @@ class Sweeper:
         self._nudge = threading.Event()
         self._thread: threading.Thread | None = None
         self._bell = DoorbellListener(doorbell, self._do_here) if doorbell else None
-        self._pool = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="sweep")
+        self._pool = pool or ThreadPoolExecutor(self._limits.threads, thread_name_prefix="sweep")
         self._lock = threading.Lock()
         self._running: set[Hashable] = set()
         self._first_seen_s: dict[WakeUp, float] = {}
         self._thorough_at_s = 0.0
-        self._swept_at_s = time.monotonic()
+        self._swept_at_s = monotonic()
         self._works_alone = False
         self._fails = False
 
@@ -143,14 +150,14 @@ class Sweeper:
 
     def prove(self) -> str:
         """Answer when the last sweep was finished. Raises RuntimeError when that is long ago."""
-        age_s = time.monotonic() - self._swept_at_s
+        age_s = self._monotonic() - self._swept_at_s
         if age_s > self._limits.silent_s:
             raise RuntimeError(f"no sweep for {age_s:.0f} s")
         return f"swept {age_s:.1f} s ago" + (", sending without Redis" if self._works_alone else "")
 
     def turn(self) -> Work:
         """Sweep once, and have done what was found."""
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         thorough = now_s - self._thorough_at_s >= self._limits.thorough_s or not self._thorough_at_s
         work = sweep(
             self._broker, limits=self._limits.sweep, watch=self._watch, is_gone=is_gone, thorough=thorough
@@ -173,7 +180,7 @@ class Sweeper:
             if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
                 self._chore_at_s[chore.name] = now_s
                 self._submit(("chore", chore.name), partial(_do, chore))
-        self._swept_at_s = time.monotonic()
+        self._swept_at_s = self._monotonic()
         failpoint("sweep.after")
         return work
 

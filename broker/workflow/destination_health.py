@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.ports import DestinationHealth, DestinationState, UnitOfWork
 
+LONGEST_REST = timedelta(minutes=15)
+
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
@@ -20,8 +22,8 @@ class BreakerPolicy:
     failures: int = 5
     """Consecutive tries that failed to reach it."""
     first: timedelta = timedelta(seconds=60)
-    cap: timedelta = timedelta(minutes=15)
-    misconfigured_retry: timedelta = timedelta(minutes=15)
+    cap: timedelta = LONGEST_REST
+    misconfigured_retry: timedelta = LONGEST_REST
     probe: timedelta = timedelta(seconds=60)
     """How long nobody else probes while one does."""
     success_note: timedelta = timedelta(seconds=60)

@@ -628,6 +628,13 @@ class Deliveries(Protocol):
         """Put REJECTED items back to WAITING, answer how many; delivered ones stay delivered."""
         ...
 
+    def mend_waits(self, *, now: datetime, tolerance: timedelta, limit: int) -> int:
+        """Let rows that were written later than now wait from now on as long as was meant; answer how many.
+
+        A clock that was set back by an hour would let them wait an hour longer.
+        """
+        ...
+
     def quiet(self, *, now: datetime, limit: int) -> list[int]:
         """Answer COLLECTING rows whose quiet period or cap is over."""
         ...

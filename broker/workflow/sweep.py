@@ -7,7 +7,7 @@ caller wakes a worker for it or, while no worker can be woken, does it with the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_delivery
@@ -16,13 +16,14 @@ from broker.domain.settlement import after_expired_lease
 from broker.errors import NotFound
 from broker.failpoints import failpoint
 from broker.workflow.destination_health import (
+    LONGEST_REST,
     BreakerPolicy,
     finish_probe,
     is_probe_due,
     lock_destination,
     take_probe,
 )
-from broker.workflow.lease_watch import LeaseWatch
+from broker.workflow.lease_watch import JUMP, LeaseWatch
 from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import DestinationEntry, Wired, record_move
 
@@ -90,8 +91,11 @@ def sweep(
     """
     watch = watch or LeaseWatch()
     failpoint("sweep.before")
-    collected = _collect(wired, limits)
     may_judge = watch.look(wired.clock)
+    if watch.doubts_waits:
+        _mend_waits(wired, limits)
+        watch.doubts_waits = False
+    collected = _collect(wired, limits)
     expired = _take_back(wired, limits) if may_judge else 0
     if may_judge and thorough:
         expired += _take_back_stranded(wired, limits, watch)
@@ -103,9 +107,11 @@ def sweep(
         due = [wake_up for name in wired.destination_names() for wake_up in _due(uow, name, wired)]
         if thorough:
             due += _orphaned(uow, wired, limits)
+        # By a clock that was set back, what came before would be young for as long as it was set back.
+        announced_by = None if thorough else now - limits.routing_grace
         return Work(
             due=tuple(due),
-            unrouted=tuple(uow.instances.undecided(limits.rows, older_than=now - limits.routing_grace)),
+            unrouted=tuple(uow.instances.undecided(limits.rows, older_than=announced_by)),
             probes=tuple(state.name for state in uow.destinations.all() if is_probe_due(state, now=now)),
             collected=collected,
             expired=expired,
@@ -189,6 +195,21 @@ def _died(uow: UnitOfWork, delivery: Delivery, life: timedelta, wired: Wired) ->
         return False
     record_move(uow, delivery, EventName.DELIVERY_DIED, details={"reason": reason, "state": state.value})
     return True
+
+
+def _mend_waits(wired: Wired, limits: SweepLimits) -> None:
+    """Let nothing wait longer than was meant because the clock was set back meanwhile."""
+    with wired.units_of_work() as uow:
+        for state in uow.destinations.all():
+            limit = wired.clock.now() + LONGEST_REST
+            if state.open_until is not None and state.open_until > limit:
+                lock_destination(uow, state.name)
+                again = uow.destinations.get(state.name)
+                if again is not None and again.open_until is not None and again.open_until > limit:
+                    uow.destinations.save(replace(again, open_until=limit))
+        uow.commit()
+        while uow.deliveries.mend_waits(now=wired.clock.now(), tolerance=JUMP, limit=limits.rows):
+            uow.commit()
 
 
 def _collect(wired: Wired, limits: SweepLimits) -> int:

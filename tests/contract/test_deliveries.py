@@ -418,3 +418,15 @@ def test_whatever_workers_do_each_key_is_sent_in_order(kind, request, queue, clo
 
     run()
     engine.dispose()
+
+
+def test_what_was_written_later_than_now_waits_as_long_as_was_meant(uow_factory):
+    meant, before, hour = timedelta(seconds=30), timedelta(seconds=5), timedelta(hours=1)
+    waiting, done = stored(uow_factory, *(a_delivery(number, due_at=NOW + meant) for number in (1, 2)))
+    with uow_factory() as uow:
+        assert uow.deliveries.mend_waits(now=NOW, tolerance=before, limit=10) == 0
+        uow.deliveries.move(done, source=S.PENDING, to=S.CANCELLED, due_at=NOW + meant, reason=None, now=NOW)
+        assert uow.deliveries.mend_waits(now=NOW - hour, tolerance=before, limit=10) == 1
+        assert uow.deliveries.mend_waits(now=NOW - hour, tolerance=before, limit=10) == 0
+        assert uow.deliveries.get(waiting).due_at == NOW - hour + meant
+        assert uow.deliveries.get(done).due_at == NOW + meant

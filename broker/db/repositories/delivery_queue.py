@@ -211,6 +211,21 @@ class SqlDeliveryQueue:
         """Answer ids of what may be claimed now for one destination, by priority, then oldest."""
         return [int(row["id"]) for row in self._next_due(destination, now, limit)]
 
+    def mend_waits(self, *, now: datetime, tolerance: timedelta, limit: int) -> int:
+        """Let rows that were written later than now wait from now on as long as was meant; answer how many."""
+        written_later = select(DELIVERY.c.id, DELIVERY.c.due_at, DELIVERY.c.updated_at).where(
+            in_state(DeliveryState.PENDING, DeliveryState.COLLECTING),
+            DELIVERY.c.updated_at > now + tolerance,
+        )
+        rows = self._transaction.execute(written_later.order_by(DELIVERY.c.id).limit(limit)).all()
+        for row in rows:
+            self._transaction.execute(
+                update(DELIVERY)
+                .where(DELIVERY.c.id == row.id, DELIVERY.c.updated_at == row.updated_at)
+                .values(due_at=now + (row.due_at - row.updated_at), updated_at=now)
+            )
+        return len(rows)
+
     def quiet(self, *, now: datetime, limit: int) -> list[int]:
         """Answer COLLECTING rows whose quiet period or cap is over."""
         rows = self._transaction.execute(

@@ -16,6 +16,7 @@ from broker.domain.delivery import (
 )
 from broker.errors import DatabaseUnavailable, LeaseLost
 from broker.workflow.deliveries import deliver
+from broker.workflow.destination_health import note_misconfigured
 from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.ports import DestinationHealth, ItemResult, Task
 from broker.workflow.sending import SendingLimits, Worker
@@ -359,6 +360,42 @@ def test_a_clock_set_forward_steals_no_lease_of_a_living_worker(ward):
     ward.archive.script = [long]
     ward.deliver(key)
     assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 1)
+
+
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_clock_that_was_set_back_lets_nothing_wait_longer_than_was_meant(ward, is_seen):
+    watch = LeaseWatch()
+    if is_seen:  # else the sweeper begins after the jump
+        sweep(ward.broker, limits=SWEEP, watch=watch)
+    due, later = ward.owe(), ward.owe()
+    ward.archive.script = [RetryLater("busy", first_delay_s=60)]
+    ward.deliver(later, **without_drain())
+    meant = ward.row(later).due_at - ward.clock.now()
+    ward.clock.jump(timedelta(hours=-1))
+    assert [wake.id for wake in sweep(ward.broker, limits=SWEEP, watch=watch).due] == [due]
+    assert ward.row(later).due_at == ward.clock.now() + meant
+    ward.clock.advance(1)
+    sweep(ward.broker, limits=SWEEP, watch=watch)
+    assert ward.row(later).due_at == ward.clock.now() + meant - timedelta(seconds=1)
+
+
+def test_a_clock_that_was_set_back_keeps_no_destination_closed_for_long(ward):
+    with ward.broker.units_of_work() as uow:
+        note_misconfigured(uow, "archive", "not known", now=ward.clock.now(), policy=LIMITS.breaker)
+        uow.commit()
+    ward.clock.jump(timedelta(hours=-1))
+    ward.sweep()
+    ward.clock.advance(LIMITS.breaker.misconfigured_retry)
+    assert ward.sweep().probes == ("archive",)
+
+
+def test_a_clock_that_was_set_back_hides_no_image_from_the_sweep(ward):
+    with ward.broker.units_of_work() as uow:
+        (image,) = uow.instances.add_many([an_instance(1, received_at=ward.clock.now())])
+        uow.commit()
+    ward.clock.jump(timedelta(hours=-1))
+    assert ward.sweep().unrouted == ()
+    assert ward.sweep(thorough=True).unrouted == (image,)
 
 
 @pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)])
