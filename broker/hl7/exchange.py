@@ -27,10 +27,12 @@ class Answer:
 
     messages: tuple[bytes, ...] = ()
     close: bool = False
+    junk: bool = False
+    """The block was no message: nobody can be answered, and a peer that sends nothing else is hung up on."""
 
 
 HANG_UP = Answer(close=True)
-SILENCE = Answer()
+JUNK = Answer(junk=True)
 
 
 class MessageHandler(Protocol):

@@ -27,7 +27,7 @@ from broker.hl7.charsets import (
     charset_named,
     decode,
 )
-from broker.hl7.exchange import HANG_UP, SILENCE, Answer, InboundMessage
+from broker.hl7.exchange import HANG_UP, JUNK, Answer, InboundMessage
 from broker.hl7.mapping import Mapped, MappingSet, MessageMapping, Request
 from broker.hl7.tokenizer import (
     Limits,
@@ -172,7 +172,7 @@ class Intake:
         except NoHeaderError:
             # Nobody to answer: the block is kept for a person, the connection goes on.
             self._keep_junk(uow, inbound)
-            return SILENCE
+            return JUNK
         stored, repeated = self._recognise(uow, read, inbound)
         if repeated:
             return self._repeat(uow, stored, read)
@@ -386,7 +386,6 @@ class Intake:
             )
         )
         self._record(uow, EventName.MESSAGE_REFUSED, stored)
-        log.warning("block without a header", peer=inbound.peer, size_bytes=len(inbound.payload))
 
     def _tell(self, uow: UnitOfWork, stored: StoredMessage, result: _Result) -> None:
         name = {

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import socket
 import ssl
+import termios
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ import structlog
 
 from broker.failpoints import failpoint
 from broker.hl7.exchange import HANG_UP, Answer, InboundMessage, MessageHandler
+from broker.hl7.listener_log import ListenerLog
 from broker.hl7.mllp import Frame, Framer, FramingError, FramingFault, frame
 from broker.workflow.ports import Clock
 
@@ -46,6 +49,10 @@ class ListenerLimits:
     write_timeout_s: float = 30.0
     tls_handshake_timeout_s: float = 10.0
     max_batch: int = 64
+    displace_after_s: float = 0.5
+    """When all places are taken, a connection this long without anything under way gives way to a new one."""
+    max_junk_blocks: int = 16
+    """Of one connection, without a message between them."""
 
 
 class MllpListener:
@@ -76,6 +83,7 @@ class MllpListener:
         self.limits = limits or ListenerLimits()
         self.connections: set[_Connection] = set()
         self.counters: Counter[str] = Counter()
+        self.told = ListenerLog(clock.monotonic)
         self.stopping = False
 
     @property
@@ -131,12 +139,29 @@ class MllpListener:
         listed = any(address in network for network in self._allow)
         if self._allow and not listed:
             return "not on the allow-list"
-        if len(self.connections) >= self.limits.max_connections:
-            return "too many connections"
         exempt = listed or address.is_loopback
         if not exempt and self._hosts[host] >= self.limits.max_connections_per_host:
             return "too many connections from this host"
+        if len(self.connections) >= self.limits.max_connections and not self._make_room():
+            return "too many connections"
         return None
+
+    def _make_room(self) -> bool:
+        """Close the connection that is missed least, if there is one with nothing under way.
+
+        Persistent connections are the norm of HL7 and mostly idle, so idleness alone is nobody's fault: those
+        that never brought a message go first, then those of the host that holds most, then the longest idle.
+        A sender that loses an idle connection opens another for its next message.
+        """
+        now = asyncio.get_running_loop().time()
+        idle = [c for c in self.connections if c.may_give_way(now - self.limits.displace_after_s)]
+        if not idle:
+            return False
+        least = min(idle, key=lambda c: (c.messages > 0, -self._hosts[c.host], c.active_at))
+        self.counters["displaced_connections"] += 1
+        self.told.tell("idle connection gave way", host=least.host, peer=least.peer)
+        least.abort()
+        return True
 
     def dismiss(self, connection: _Connection, host: str) -> None:
         """Forget a connection that is gone."""
@@ -161,7 +186,9 @@ class MllpListener:
         while sum(c.buffered_bytes for c in self.connections) > self.limits.max_buffered_bytes:
             largest = max(self.connections, key=lambda c: c.buffered_bytes)
             self.counters["dropped_for_memory"] += 1
-            log.warning("block dropped", peer=largest.peer, reason="too much is buffered")
+            self.told.tell(
+                "block dropped", host=largest.host, peer=largest.peer, reason="too much is buffered"
+            )
             largest.abort()
 
     async def _work(self) -> None:
@@ -198,8 +225,13 @@ class _Connection(asyncio.Protocol):
         self._write_deadline: asyncio.TimerHandle | None = None
         self._confirm: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
-        self._host = ""
+        self._junk_blocks = 0
+        self.host = ""
         self.peer = ""
+        self.messages = 0
+        """That came whole."""
+        self.active_at = 0.0
+        """When a byte last came or an answer left, by the loop's clock."""
 
     @property
     def buffered_bytes(self) -> int:
@@ -212,12 +244,13 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         name = transport.get_extra_info("peername") or ("0.0.0.0", 0)
-        self._host = str(name[0]).partition("%")[0]
-        self.peer = f"{self._host}:{name[1]}"
-        reason = self._listener.admit(self, self._host)
+        self.host = str(name[0]).partition("%")[0]
+        self.peer = f"{self.host}:{name[1]}"
+        self.active_at = asyncio.get_running_loop().time()
+        reason = self._listener.admit(self, self.host)
         if reason is not None:
             self._listener.counters["refused_connections"] += 1
-            log.warning("connection refused", peer=self.peer, reason=reason)
+            self._listener.told.tell("connection refused", host=self.host, peer=self.peer, reason=reason)
             transport.abort()
             return
         raw = transport.get_extra_info("socket")
@@ -242,11 +275,14 @@ class _Connection(asyncio.Protocol):
             )
         except (OSError, ssl.SSLError, asyncio.CancelledError) as error:
             self._listener.counters["tls_failures"] += 1
-            log.warning("tls hand-shake failed", peer=self.peer, error=type(error).__name__)
+            self._listener.told.tell(
+                "tls hand-shake failed", host=self.host, peer=self.peer, reason=type(error).__name__
+            )
             plain.abort()
             self.connection_lost(None)
 
     def data_received(self, data: bytes) -> None:
+        self.active_at = asyncio.get_running_loop().time()
         events = self._framer.feed(data)
         if events:
             self._pending.extend(events)
@@ -263,7 +299,7 @@ class _Connection(asyncio.Protocol):
         return self._listener.tls is None and self._transport is not None and not self._transport.is_closing()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
-        self._listener.dismiss(self, self._host)
+        self._listener.dismiss(self, self.host)
         self._pending.clear()
         self._framer.eof()
         for timer in (self._deadline, self._write_deadline, self._confirm):
@@ -282,12 +318,26 @@ class _Connection(asyncio.Protocol):
 
     # --- the listener's calls ---
 
+    def may_give_way(self, idle_since: float) -> bool:
+        """Tell whether nothing of this peer is under way, also not unread, and has not been for a while."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self.active_at > idle_since:
+            return False
+        if self._under_way or self._pending or self._framer.in_block or transport.get_write_buffer_size():
+            return False
+        unread: bytes = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return not any(unread)
+
     def deliver(self, answer: Answer) -> None:
         """Write what became of the message under way, and go on with the next."""
         self._under_way = False
+        self.active_at = asyncio.get_running_loop().time()
+        self._junk_blocks = self._junk_blocks + 1 if answer.junk else 0
+        if answer.junk:
+            self._listener.told.tell("block without a header", host=self.host, peer=self.peer)
         if answer.messages and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(frame(message) for message in answer.messages))
-        if answer.close:
+        if answer.close or self._junk_blocks >= self._listener.limits.max_junk_blocks:
             self._pending.clear()
             self.close()
         else:
@@ -306,7 +356,7 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        self._listener.dismiss(self, self._host)
+        self._listener.dismiss(self, self.host)
         self._framer.eof()
         if self._transport is not None:
             self._transport.abort()
@@ -326,6 +376,7 @@ class _Connection(asyncio.Protocol):
                 if not event.tidy:
                     self._listener.counters["untidy_blocks"] += 1
                 self._under_way = True
+                self.messages += 1
                 self._listener.submit(self, event.payload)
             else:
                 self._take_fault(event)
@@ -342,7 +393,7 @@ class _Connection(asyncio.Protocol):
     def _take_fault(self, error: FramingError) -> None:
         fault = error.fault
         self._listener.counters[f"fault_{fault.name.lower()}"] += 1
-        log.warning("framing fault", peer=self.peer, fault=fault.name, skipped_bytes=error.skipped_bytes)
+        self._listener.told.tell("framing fault", host=self.host, peer=self.peer, reason=fault.name)
         if fault in (FramingFault.CORRUPT, FramingFault.TOO_LARGE) and self._transport is not None:
             answer = self._listener.refuse(error.head, fault.value)
             if answer is not None:
@@ -384,14 +435,14 @@ class _Connection(asyncio.Protocol):
         if not self._framer.in_block:
             return
         self._listener.counters["frame_timeouts"] += 1
-        log.warning("block not finished in time", peer=self.peer, buffered_bytes=self.buffered_bytes)
+        self._listener.told.tell("block not finished in time", host=self.host, peer=self.peer)
         self._framer.eof()
         self._close_when_done = True
         self._advance()
 
     def _write_timed_out(self) -> None:
         self._listener.counters["write_timeouts"] += 1
-        log.warning("peer does not read its answers", peer=self.peer)
+        self._listener.told.tell("peer does not read its answers", host=self.host, peer=self.peer)
         self.abort()
 
 

@@ -12,8 +12,9 @@ import time
 
 import hl7.client
 import pytest
+import structlog
 
-from broker.hl7.exchange import HANG_UP, Answer
+from broker.hl7.exchange import HANG_UP, JUNK, Answer
 from broker.hl7.listener import ListenerLimits, MllpListener
 from broker.hl7.mllp import frame
 from broker.hl7.tokenizer import tokenize
@@ -270,7 +271,8 @@ def test_an_unfinished_block_has_a_deadline_and_an_idle_connection_has_none(cloc
 
 
 def test_connections_are_capped_in_all_and_per_host(clock):
-    with Running(clock, limits={"max_connections": 3}) as running, contextlib.ExitStack() as stack:
+    limits = {"max_connections": 3, "displace_after_s": 3600}
+    with Running(clock, limits=limits) as running, contextlib.ExitStack() as stack:
         kept = [stack.enter_context(running.connect()) for _ in range(3)]
         running.until(lambda: len(running.listener.connections) == 3)
         assert is_closed(stack.enter_context(running.connect()))
@@ -279,6 +281,72 @@ def test_connections_are_capped_in_all_and_per_host(clock):
         again = stack.enter_context(running.connect())
         again.sendall(frame(message("OK")))
         assert ids(received(again)) == ["OK"]
+
+
+def test_when_all_places_are_taken_the_idle_give_way_and_none_with_anything_under_way(clock):
+    limits = {"max_connections": 6, "displace_after_s": 0}
+    with Running(clock, limits=limits) as running, contextlib.ExitStack() as stack:
+        known, held, half, silent, silent_too = (stack.enter_context(running.connect()) for _ in range(5))
+        known.sendall(frame(message("K1")))
+        assert ids(received(known)) == ["K1"]
+        half.sendall(b"\x0b" + message("H1"))
+        running.until(lambda: any(c.buffered_bytes for c in running.listener.connections))
+        running.handler.gate.clear()
+        running.handler.entered.clear()
+        held.sendall(frame(message("U1")))
+        assert running.handler.entered.wait(5)
+        running.until(lambda: len(running.listener.connections) == 5)
+        latest = [stack.enter_context(running.connect()) for _ in range(3)]
+        # Those that never said anything go before the one that brought a message.
+        assert is_closed(silent)
+        assert is_closed(silent_too)
+        assert running.listener.counters["displaced_connections"] == 2
+        for newcomer in latest:
+            newcomer.sendall(b"\x0bMSH|")
+        running.until(lambda: sum(bool(c.buffered_bytes) for c in running.listener.connections) == 4)
+        stack.enter_context(running.connect())
+        assert is_closed(known)
+        running.handler.gate.set()
+        assert ids(received(held)) == ["U1"]
+        half.sendall(b"\x1c\r")
+        assert ids(received(half)) == ["H1"]
+
+
+def test_when_nothing_is_idle_a_newcomer_is_refused_and_that_is_logged_once(clock):
+    limits = {"max_connections": 2, "displace_after_s": 0}
+    with (
+        structlog.testing.capture_logs() as lines,
+        Running(clock, limits=limits) as running,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(2):
+            stack.enter_context(running.connect()).sendall(b"\x0bMSH|")
+        running.until(lambda: sum(bool(c.buffered_bytes) for c in running.listener.connections) == 2)
+        for _ in range(20):
+            with running.connect() as refused:
+                assert is_closed(refused)
+        assert running.listener.counters["refused_connections"] == 20
+        clock.advance(61)
+        with running.connect() as refused:
+            assert is_closed(refused)
+    told = [line for line in lines if line["event"] == "connection refused"]
+    assert [(line["reason"], line["repeated"]) for line in told] == [
+        ("too many connections", 0),
+        ("too many connections", 19),
+    ]
+
+
+def test_a_peer_that_sends_blocks_without_a_message_is_hung_up_on(clock):
+    class Discerning(EchoHandler):
+        def answer(self, payload):
+            return super().answer(payload) if payload.startswith(b"MSH") else JUNK
+
+    with Running(clock, Discerning(), limits={"max_junk_blocks": 3}) as running, running.connect() as peer:
+        peer.sendall(frame(b"junk") * 2 + frame(message("G1")) + frame(b"junk") * 2 + frame(message("G2")))
+        assert ids(received(peer, 2)) == ["G1", "G2"]
+        peer.sendall(frame(b"junk") * 3 + frame(message("G3")))
+        assert is_closed(peer)
+    assert not any(b"G3" in payload for payload in running.handler.payloads)
 
 
 @pytest.mark.parametrize(
