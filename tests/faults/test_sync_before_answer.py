@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,10 @@ def test_incoming_name_file_and_row_are_synced_before_the_answer_leaves(
         with an_association(port) as association:
             for number in range(OBJECTS):
                 assert store(association, a_data_set(f"1.2.{number}"), f"1.2.{number}") == 0x0000
+        deadline = time.monotonic() + 30
+        while sum(step == "U" for step, _ in _steps(trace.read_text(errors="replace"))) < OBJECTS:
+            assert time.monotonic() < deadline, "the incoming names stay"
+            time.sleep(0.05)
     finally:
         server.kill()
         server.wait(10)
