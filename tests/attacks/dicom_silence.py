@@ -31,7 +31,7 @@ DRIP_S = 0.2
 GENTLE_S = 1.0
 IDLE = 40
 CPU_S = 3.0
-MAX_IDLE_SHARE = 0.15
+MAX_IDLE_SHARE = 0.08
 """Of one core, for all idle associations; the sentinel's own echoes need a few hundredths."""
 COUNT_FLOOD = 1_000
 FLOOD_S = 20.0
