@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -73,8 +73,10 @@ class Bench:
         return quiesce(self.url(), within_s=within_s) + self.check()
 
     @contextmanager
-    def process(self, *bugs: str, trace: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-        """Run listeners in a process that may be killed."""
+    def process(
+        self, *bugs: str, trace: Path | None = None, beside: Sequence[int] = ()
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run listeners in a process that may be killed, traced together with processes beside it."""
         command = [
             sys.executable,
             "-m",
@@ -85,7 +87,7 @@ class Bench:
         ]
         log = (self.folder / "process.log").open("ab")
         process = subprocess.Popen(
-            tracing(trace, *command) if trace else command,
+            tracing(trace, *command, beside=beside) if trace else command,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import http.client
 import random
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import create_engine, make_url, text
 
 from tests.attacks.ledger import Bench
 from tests.attacks.outcome import Outcome
@@ -24,6 +26,7 @@ from tests.ledger.check import quiesce
 from tests.ledger.lines import AssociationLine, MessageLine
 from tests.ledger.modality import MPPS, SOP_CLASSES, a_creation, an_end, an_image
 from tests.ledger.receivers import StorageReceiver
+from tests.postgres import postgres_server
 
 _STORE_RESPONSE = b"\x00\x00\x00\x01\x02\x00\x00\x00\x01\x80"
 """(0000,0100) Command Field = 8001H, as a command set has it."""
@@ -60,6 +63,8 @@ class Flows:
     """Sends one thing after the other to a traced broker; each is acknowledged."""
 
     bench: Bench
+    url: str = ""
+    """Address of the database, if it is not the bench's file."""
     done: list[Flow] = field(default_factory=list)
 
     def run(self, rounds: int) -> None:
@@ -109,13 +114,13 @@ class Flows:
 
     def _act(self) -> None:
         """Act as an operator on the message for the RIS that the N-CREATE led to, and on its destination."""
-        with closing(sqlite3.connect(self.bench.data_dir / "broker.sqlite3", timeout=30)) as connection:
-            ((delivery,),) = connection.execute("SELECT max(id) FROM delivery").fetchall()
+        engine = create_engine(self.url or self.bench.url())
+        with engine.begin() as connection:
+            delivery = connection.execute(text("SELECT max(id) FROM delivery")).scalar_one()
             # There must be something to retry: one that waits for its turn anyway is left as it is.
-            connection.execute(
-                "UPDATE delivery SET state = 'DEAD', reason = 'refused' WHERE id = ?", (delivery,)
-            )
-            connection.commit()
+            died = text("UPDATE delivery SET state = 'DEAD', reason = 'refused' WHERE id = :id")
+            connection.execute(died, {"id": delivery})
+        engine.dispose()
         for kind, path, event in (
             ("retry", f"/api/deliveries/{delivery}/retry", b"delivery retried by a person"),
             ("cancel", f"/api/deliveries/{delivery}/cancel", b"delivery cancelled by a person"),
@@ -170,6 +175,62 @@ def on_sqlite(folder: Path, rounds: int) -> tuple[list[Flow], list[str]]:
     return flows.done, judge(flows.done, read_calls(trace), disk)
 
 
+def on_postgresql(folder: Path, rounds: int, *settings: str) -> tuple[list[Flow], list[str]]:
+    """Trace every kind of acknowledgement on PostgreSQL, and the server with it."""
+    # Nothing but commits is to write the log.
+    with (
+        postgres_server(
+            "autovacuum=off", "checkpoint_timeout=1h", "bgwriter_lru_maxpages=0", *settings
+        ) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("BROKER_DATABASE_URL", url)
+        patch.setenv("BROKER_ACCEPT_DATA_LOSS", "yes" if settings else "")
+        bench, trace = Bench(folder), folder / "trace"
+        disk = TracedDisk(bench.data_dir, bench.data_dir)
+        flows = Flows(bench, url)
+        server = psutil.Process(_postmaster(url))
+        family = [server, *server.children()]
+        idle = [process.pid for process in family if "walwriter" in " ".join(process.cmdline())]
+        with bench.process("web", trace=trace, beside=[process.pid for process in family]):
+            flows.run(rounds)
+    return flows.done, judge_server(flows.done, read_calls(trace), disk, idle)
+
+
+def _postmaster(url: str) -> int:
+    folder = Path(str(make_url(url).query["host"]))
+    return int((folder / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def judge_server(flows: list[Flow], calls: list[Call], disk: TracedDisk, idle: list[int]) -> list[str]:
+    """Answer which answers left before the server had synced its log; `idle` only writes what nobody waits for."""
+    answers = [call for call in calls if _is_answer(call)]
+    if len(answers) != len(flows):
+        return [f"{len(answers)} answers were seen, {len(flows)} things were sent"]
+    wrong: list[str] = []
+    left, written, syncs = list(flows), dict[str, int](), 0
+    for call in sorted(calls, key=lambda call: call.began if _is_answer(call) else call.ended):
+        if _is_answer(call):
+            flow = left.pop(0)
+            if not syncs or written:
+                wrong.append(
+                    f"{flow.kind}: {syncs} syncs of the server's log, {len(written)} files of it not synced"
+                )
+            if flow.image and not any(f.durable.endswith(flow.image) for f in disk.durable_files("images")):
+                wrong.append(f"{flow.kind}: no synced file under a synced name holds the object")
+            syncs = 0
+            continue
+        disk.apply(call)
+        if "/pg_wal/" in call.path:
+            if call.is_sync():
+                syncs += 1
+                if written.get(call.path, call.began) <= call.began:
+                    written.pop(call.path, None)
+            elif call.name in WRITES and call.thread not in idle:
+                written[call.path] = call.ended
+    return wrong
+
+
 def deliveries(folder: Path, series: int) -> tuple[int, list[str]]:
     """Trace deliveries: none is noted as delivered before its peer has answered, and then the note is synced."""
     bench, trace = Bench(folder), folder / "trace"
@@ -202,16 +263,20 @@ def attack(seed: int, long: bool, folder: Path) -> Iterator[Outcome]:
     """Trace each kind of acknowledgement; the seed draws nothing here."""
     del seed
     flows, wrong = on_sqlite(folder / "sqlite", 10 if long else 1)
-    yield from _told(flows, wrong)
+    yield from _told(flows, wrong, "")
+    flows, wrong = on_postgresql(folder / "postgresql", 5 if long else 1)
+    yield from _told(flows, wrong, " (PostgreSQL)")
     count, wrong = deliveries(folder / "deliveries", 5 if long else 1)
     yield Outcome(
         "a delivery noted as delivered", count, not wrong, wrong[0] if wrong else "after the peer's 0000"
     )
 
 
-def _told(flows: list[Flow], wrong: list[str]) -> Iterator[Outcome]:
+def _told(flows: list[Flow], wrong: list[str], where: str) -> Iterator[Outcome]:
     if not flows or any(one.partition(":")[0] not in KINDS for one in wrong):
         yield Outcome("system calls", len(flows), False, wrong[0] if wrong else "nothing was sent")
     for kind, count in Counter(flow.kind for flow in flows).items():
         found = [one for one in wrong if one.startswith(f"{kind}:")]
-        yield Outcome(KINDS[kind], count, not found, found[0] if found else "synced before the answer left")
+        yield Outcome(
+            KINDS[kind] + where, count, not found, found[0] if found else "synced before the answer left"
+        )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,20 +105,8 @@ def _calls(trace: Path) -> Iterator[Call]:
             yield Call(began, number, int(thread), call[1], call[2].strip(), int(call[3]), opened)
 
 
-def tracing(trace: Path, *command: str) -> list[str]:
-    """Answer the command line that runs a command under strace."""
-    return [program("strace"), *OPTIONS, "--seccomp-bpf", "-o", str(trace), *command]
-
-
-def attach(trace: Path, *pids: int) -> subprocess.Popen[str]:
-    """Trace processes that run already; answers when all threads are watched."""
-    process = subprocess.Popen(
-        [program("strace"), *OPTIONS, "-o", str(trace), *(f"--attach={pid}" for pid in pids)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for _ in pids:
-        said = process.stderr.readline()
-        assert "attached" in said, said
-    return process
+def tracing(trace: Path, *command: str, beside: Sequence[int] = ()) -> list[str]:
+    """Answer the command line that runs a command under strace, and watches processes that run already."""
+    # The kernel can pass over calls nobody asked for, but not in processes that it did not start so.
+    others = [f"--attach={pid}" for pid in beside] or ["--seccomp-bpf"]
+    return [program("strace"), *OPTIONS, *others, "-o", str(trace), *command]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.attacks.ledger import Bench
 from tests.attacks.power_cut import TracedDisk
-from tests.attacks.syncs import KINDS, Flows, deliveries, judge, on_sqlite
+from tests.attacks.syncs import KINDS, Flows, deliveries, judge, on_postgresql, on_sqlite
 from tests.attacks.system_calls import read_calls
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -14,6 +14,14 @@ def test_what_every_kind_of_acknowledgement_speaks_of_is_synced_before_it_leaves
     flows, wrong = on_sqlite(tmp_path / "b", 1)
     assert wrong == []
     assert {flow.kind for flow in flows} == set(KINDS)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("settings", [(), ("synchronous_commit=off",)], ids=["durable", "not durable"])
+def test_the_server_has_synced_its_log_before_an_answer_leaves(settings, tmp_path):
+    flows, wrong = on_postgresql(tmp_path / "b", 1, *settings)
+    assert {flow.kind for flow in flows} == set(KINDS)
+    assert bool(wrong) == bool(settings), wrong
 
 
 def test_a_delivery_is_noted_after_its_peer_has_answered(tmp_path):
