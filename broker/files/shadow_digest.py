@@ -1,7 +1,8 @@
 """Computes a digest of a file while its receiver waits for the network or the disk.
 
 hashlib lets go of the interpreter while it works, so on a second core the digest costs the receiver nothing but
-handing over. The bytes come from the page cache, where they have just been written.
+handing over; on a busy machine, where no thread has come to it in time, the receiver does it itself. The bytes
+come from the page cache, where they have just been written.
 """
 
 from __future__ import annotations
@@ -55,7 +56,18 @@ class Digester:
 class ShadowDigest:
     """The SHA-256 of one growing file."""
 
-    __slots__ = ("_digester", "_done", "_error", "_handle", "_idle", "_is_busy", "_lock", "_sha256", "_until")
+    __slots__ = (
+        "_digester",
+        "_done",
+        "_error",
+        "_handle",
+        "_idle",
+        "_is_busy",
+        "_is_running",
+        "_lock",
+        "_sha256",
+        "_until",
+    )
 
     def __init__(self, digester: Digester, handle: int, offset: int) -> None:
         self._digester = digester
@@ -67,6 +79,7 @@ class ShadowDigest:
         self._lock = threading.Lock()
         self._idle = threading.Lock()
         self._is_busy = False
+        self._is_running = False
 
     def extend(self, until: int) -> None:
         """Let the digest reach as far as `until`, in the background."""
@@ -79,7 +92,9 @@ class ShadowDigest:
         self._digester.take(self)
 
     def finish(self) -> bytes:
-        """Wait for the digest. Raises OSError when the file could not be read."""
+        """Answer the digest, computing what no thread has begun with. Raises OSError when the file cannot be read."""
+        if self._claim():
+            self._work_off(memoryview(bytearray(CHUNK_BYTES)))
         with self._idle:
             if self._error is not None:
                 raise self._error
@@ -89,16 +104,30 @@ class ShadowDigest:
         """Return when nobody reads the file any more."""
         with self._lock:
             self._until = 0
+        if self._claim():
+            self._work_off(memoryview(b""))
         with self._idle:
             return
 
     def go_on(self, space: memoryview) -> None:
-        """Digest what there is."""
+        """Digest what there is, unless somebody else does."""
+        if self._claim():
+            self._work_off(space)
+
+    def _claim(self) -> bool:
+        """Tell whether there is work nobody has begun with; it is the caller's then."""
+        with self._lock:
+            if not self._is_busy or self._is_running:
+                return False
+            self._is_running = True
+            return True
+
+    def _work_off(self, space: memoryview) -> None:
         while True:
             with self._lock:
                 wanted = min(self._until - self._done, len(space))
                 if wanted <= 0 or self._error is not None:
-                    self._is_busy = False
+                    self._is_busy = self._is_running = False
                     self._idle.release()
                     return
             try:

@@ -17,6 +17,7 @@ import pytest
 
 from broker.errors import InvalidValue, OutOfResources, StorageFull
 from broker.files.disk import LocalDisk, Space
+from broker.files.shadow_digest import Digester
 from broker.files.store import DiskFileStore
 from broker.workflow.ports import FileStore, IncomingFile, StoredFile
 
@@ -304,6 +305,21 @@ def test_the_digest_is_right_whoever_computes_it(tmp_path: Path) -> None:
             incoming.write(memoryview(data)[start : start + 131_066])
     digest = hashlib.sha256(data).digest()
     assert [alone.keep().sha256, beside.keep().sha256] == [digest, digest]
+
+
+def test_a_receiver_digests_itself_what_no_thread_came_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digester, "take", lambda *_: None)
+    store = a_store(tmp_path)
+    data = os.urandom(3_000_001)
+    incoming = begin(store)
+    for start in range(0, len(data), 131_066):
+        incoming.write(memoryview(data)[start : start + 131_066])
+    assert incoming.keep().sha256 == hashlib.sha256(data).digest()
+    given_up = begin(store)
+    given_up.write(memoryview(data))
+    given_up.discard()
 
 
 def test_an_object_is_discarded_while_it_is_digested(tmp_path: Path) -> None:
