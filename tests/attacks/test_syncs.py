@@ -17,7 +17,11 @@ def test_what_every_kind_of_acknowledgement_speaks_of_is_synced_before_it_leaves
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("settings", [(), ("synchronous_commit=off",)], ids=["durable", "not durable"])
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("synchronous_commit=off", "wal_writer_delay=10s", "wal_writer_flush_after=100MB")],
+    ids=["durable", "not durable"],
+)
 def test_the_server_has_synced_its_log_before_an_answer_leaves(settings, tmp_path):
     flows, wrong = on_postgresql(tmp_path / "b", 1, *settings)
     assert {flow.kind for flow in flows} == set(KINDS)
