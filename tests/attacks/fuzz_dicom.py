@@ -161,7 +161,7 @@ def _agrees(data: bytes, kind: type, ours: pdu.AssociateRequest | pdu.AssociateA
             named = [item for item in other.abstract_transfer_syntax_sub_items if item.item_type == 0x30]
             # Of two abstract syntaxes, which PS3.8 does not allow, either may be meant.
             if len(named) == 1 and pdu.is_uid(context.abstract_syntax):
-                assert str(other.abstract_syntax) == context.abstract_syntax, (
+                assert str(other.abstract_syntax).rstrip("\0 ") == context.abstract_syntax, (
                     "another abstract syntax is read"
                 )
         else:
