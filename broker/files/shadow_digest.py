@@ -15,6 +15,8 @@ from typing import Final
 from broker.files.disk import Disk
 
 CHUNK_BYTES: Final = 256 * 1024
+OWN_CHUNK_BYTES: Final = 64 * 1024
+"""For a receiver that digests itself: small enough to come from the heap."""
 THREADS: Final = 2
 
 
@@ -94,7 +96,7 @@ class ShadowDigest:
     def finish(self) -> bytes:
         """Answer the digest, computing what no thread has begun with. Raises OSError when the file cannot be read."""
         if self._claim():
-            self._work_off(memoryview(bytearray(CHUNK_BYTES)))
+            self._work_off(memoryview(bytearray(max(1, min(OWN_CHUNK_BYTES, self._until - self._done)))))
         with self._idle:
             if self._error is not None:
                 raise self._error
