@@ -22,7 +22,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 
 from broker.db.errors import as_broker_error_of, translate_errors
 from broker.errors import ConfigurationError, DatabaseUnavailable
@@ -111,6 +111,7 @@ def open_engine(
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", partial(_begin_sqlite, busy_timeout_s))
+        event.listen(engine, "reset", _end_sqlite)
     translate_errors(engine)
     _engines.add(engine)
     return engine
@@ -238,6 +239,12 @@ def _try_begin(driver: sqlite3.Connection) -> bool:
             return False
         raise as_broker_error_of(error) from None
     return True
+
+
+def _end_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry, _state: PoolResetState) -> None:
+    # A COMMIT or ROLLBACK that failed may leave its transaction open, with its write lock and what it wrote, and
+    # SQLAlchemy takes both for ended. A connection that cannot be rolled back here is closed by the pool.
+    connection.rollback()
 
 
 def _forget_inherited_connections() -> None:

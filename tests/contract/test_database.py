@@ -14,7 +14,7 @@ from broker.db.installation import uid_namespace
 from broker.db.migrate import differences, is_current, migrate
 from broker.db.transaction import Transaction, Turn
 from broker.db.unit_of_work import SqlUnitsOfWork
-from broker.errors import ConfigurationError, DatabaseUnavailable, InvalidValue
+from broker.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidValue
 from tests.builders import NOW, an_identifier
 from tests.postgres import postgres_server, restart
 
@@ -159,6 +159,24 @@ def test_a_writer_that_never_ends_is_reported_and_its_turn_is_not_lost(sqlite_en
         first.close()
     assert isinstance(answers[0], DatabaseUnavailable)
     assert answers[1] == "began"
+
+
+def test_a_commit_that_fails_leaves_neither_its_lock_nor_its_rows_behind(sqlite_engine):
+    turn = Turn(timeout_s=1)
+    refused = Transaction(sqlite_engine, turn=turn)
+    refused.execute(text("PRAGMA defer_foreign_keys=ON"))  # SQLite then refuses COMMIT, and stays in BEGIN
+    refused.execute(text("INSERT INTO seal_head VALUES (1, 0, :seal)"), {"seal": b""})
+    refused.execute(
+        text("INSERT INTO delivery_item (delivery, instance, state, sends) VALUES (7, 7, 'PENDING', 0)")
+    )
+    with pytest.raises(Conflict):
+        refused.commit()
+    refused.close()
+    following = Transaction(sqlite_engine, turn=turn)
+    assert following.execute(text("SELECT count(*) FROM seal_head")).scalar_one() == 0
+    following.commit()
+    assert following.execute(text("SELECT count(*) FROM seal_head")).scalar_one() == 0
+    following.close()
 
 
 def test_a_writer_of_another_process_is_waited_for_and_not_for_ever(sqlite_url):
