@@ -20,6 +20,7 @@ from broker.errors import OutOfResources
 from broker.failpoints import failpoint
 from broker.logs import configure_logging
 from broker.settings import DicomListener, StorageListener
+from broker.signals import block, wait_for
 
 log = structlog.get_logger()
 BEAT_S = 5.0
@@ -42,7 +43,7 @@ class Running:
 def run_role(name: str, config: Path, data_dir: Path) -> int:
     """Run one role until SIGTERM or SIGINT. Answers the exit code."""
     # Blocked before any thread exists, so that every thread inherits it and only this one is told.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _TOLD)
+    block(_TOLD)
     configure_logging(role=name, level=os.environ.get("BROKER_LOG_LEVEL", "INFO"))
     with open_broker(config, data_dir, role=name) as broker:
         failpoint("start.before_serving")
@@ -53,7 +54,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
         try:
             while True:
                 _beat(broker, name, running, started_at)
-                if signal.sigtimedwait(_TOLD, BEAT_S) is not None:
+                if wait_for(_TOLD, BEAT_S) is not None:
                     break
                 if not running.busy():
                     log.error("ended by itself")

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from broker.signals import block, wait_for
+
 _PR_SET_PDEATHSIG = 1
 _WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _MIN_LIFE_S = 5.0
@@ -72,18 +74,16 @@ class Supervisor:
         `starting` is asked until it answers False. On SIGHUP `reload` is asked, and when it answers True every
         role ends in order and starts anew. `died` hears the name and process of a role that ended by itself.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        before = block(_WATCHED)
         try:
             self._start_due(before)
             is_starting = True
             while True:
                 is_starting = is_starting and starting()
-                received = signal.sigtimedwait(
-                    _WATCHED, self._wait_s(at_most_s=0.1 if is_starting else 3600.0)
-                )
-                if received is not None and received.si_signo in {signal.SIGTERM, signal.SIGINT}:
+                received = wait_for(_WATCHED, self._wait_s(at_most_s=0.1 if is_starting else 3600.0))
+                if received in {signal.SIGTERM, signal.SIGINT}:
                     break
-                if received is not None and received.si_signo == signal.SIGHUP and reload():
+                if received == signal.SIGHUP and reload():
                     self._replace_all()
                 self._reap(died)
                 self._start_due(before)
@@ -151,7 +151,7 @@ class Supervisor:
             if left_s <= 0:
                 break
             if any(child.pid for child in self._children):
-                signal.sigtimedwait({signal.SIGCHLD}, min(left_s, 0.25))
+                wait_for({signal.SIGCHLD}, min(left_s, 0.25))
         late = [child for child in self._children if child.pid]
         for child in late:
             log.error("role killed", killed_role=child.role.name, child=child.pid)
