@@ -99,4 +99,7 @@ def _of_sqlite(error: sqlite3.Error) -> BrokerError | None:
         return InvalidValue("A value is too large to be stored.")
     if isinstance(error, sqlite3.ProgrammingError | sqlite3.NotSupportedError) or code == "SQLITE_ERROR":
         return None  # wrong SQL or an unmigrated file: waiting does not heal it
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        # Still unavailable, so that every sender keeps what it has; but no waiting heals it.
+        return DatabaseUnavailable(f"The database file is corrupt ({code}): restore a backup.")
     return DatabaseUnavailable(f"The database does not answer ({code}).")

@@ -192,13 +192,13 @@ def test_a_writer_of_another_process_is_waited_for_and_not_for_ever(sqlite_url):
     other.dispose()
 
 
-def test_a_file_that_is_no_database_is_unavailable(tmp_path):
+def test_a_file_that_is_no_database_is_unavailable_and_said_to_be_corrupt(tmp_path):
     path = tmp_path / "b.sqlite3"
     path.write_bytes(b"not a database" * 100)
     engine = open_engine(f"sqlite:///{path}")
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable, match="corrupt"):
         Transaction(engine).begin()
-    with pytest.raises(DatabaseUnavailable), reading(engine):
+    with pytest.raises(DatabaseUnavailable, match="corrupt"), reading(engine):
         pass
     assert engine.pool.checkedout() == 0
     engine.dispose()
