@@ -119,7 +119,7 @@ class Desk:
             before = frozenset(waiting)
 
     def _worker(self) -> Worker:
-        return Worker(worker_name(), self._limits, self._leases, self._stopping.is_set)
+        return Worker(worker_name(), self._limits, self._leases, self._stopping.is_set, self._leases.give_up)
 
     def _forget(self) -> None:
         """Start anew in a fork."""

@@ -18,6 +18,7 @@ class _Lease:
     renew: Callable[[], bool]
     next_s: float
     until_s: float
+    retry_s: float
 
 
 class LeaseRenewer:
@@ -26,10 +27,18 @@ class LeaseRenewer:
     A try that outlives `max_hold_s` is given up: its lease runs out, and the sweep hands the row to another.
     """
 
-    def __init__(self, *, interval_s: float = 20.0, retry_s: float = 5.0, max_hold_s: float = 1800.0) -> None:
+    def __init__(
+        self,
+        *,
+        interval_s: float = 20.0,
+        retry_s: float = 5.0,
+        release_s: float = 1.0,
+        max_hold_s: float = 1800.0,
+    ) -> None:
         """Prepare; the thread starts with the first lease."""
         self._interval_s = interval_s
         self._retry_s = retry_s
+        self._release_s = release_s
         self._max_hold_s = max_hold_s
         self._changed = threading.Condition()
         self._leases: set[_Lease] = set()
@@ -39,18 +48,31 @@ class LeaseRenewer:
     def __call__(self, renew: Callable[[], bool]) -> Iterator[None]:
         """Keep a lease while the block runs."""
         now_s = time.monotonic()
-        lease = _Lease(renew, now_s + self._interval_s, now_s + self._max_hold_s)
+        lease = _Lease(renew, now_s + self._interval_s, now_s + self._max_hold_s, self._retry_s)
+        self._add(lease)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._leases.discard(lease)
+
+    def give_up(self, release: Callable[[], None]) -> None:
+        """Call `release` soon, and again until the database has taken it: nobody renews that lease any more."""
+
+        def released() -> bool:
+            release()
+            return False
+
+        now_s = time.monotonic()
+        self._add(_Lease(released, now_s, now_s + self._max_hold_s, self._release_s))
+
+    def _add(self, lease: _Lease) -> None:
         with self._changed:
             self._leases.add(lease)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._leases.discard(lease)
 
     def _run(self) -> None:
         while True:
@@ -60,7 +82,7 @@ class LeaseRenewer:
                 pause_s = self._interval_s
             except Exception as error:  # the database may be back before the lease is over
                 log.warning("lease not renewed", error=type(error).__name__)
-                is_ours, pause_s = True, self._retry_s
+                is_ours, pause_s = True, lease.retry_s
             with self._changed:
                 lease.next_s = time.monotonic() + pause_s
                 if not is_ours or lease.next_s > lease.until_s:

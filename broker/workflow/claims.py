@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
-from broker.errors import NotFound
+from broker.domain.settlement import after_expired_lease
+from broker.errors import DatabaseUnavailable, NotFound
 from broker.failpoints import failpoint
 from broker.workflow.destination_health import lock_destination, may_send, note_misconfigured
-from broker.workflow.ports import Delivery, UnitOfWork
+from broker.workflow.ports import Delivery, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import DestinationEntry, Wired, Worker, record_move
 
 
@@ -45,7 +48,12 @@ def claim(delivery_id: int, wired: Wired, worker: Worker) -> Claimed | None:
             return None
         claimed = _claim_in(uow, delivery_id, entry, wired, worker)
         failpoint("deliver.before_claim")
-        uow.commit()
+        try:
+            uow.commit()
+        except DatabaseUnavailable:
+            if claimed is not None:  # it may be ours all the same, and nobody will send it
+                worker.give_up(partial(give_back, claimed.delivery, wired))
+            raise
     failpoint("deliver.after_claim")
     return claimed
 
@@ -78,3 +86,63 @@ def claim_next(uow: UnitOfWork, entry: DestinationEntry, wired: Wired, worker: W
         return None
     due = uow.deliveries.next_due(entry.name, now=wired.clock.now(), limit=1)
     return _claim_in(uow, due[0], entry, wired, worker) if due else None
+
+
+def give_back(delivery: Delivery, wired: Wired) -> None:
+    """End a try whose end could not be written, as if its worker were dead. Raises DatabaseUnavailable."""
+    with wired.units_of_work() as uow:
+        lock_destination(uow, delivery.destination)
+        if take_back(uow, delivery, wired, attempt=delivery.attempt):
+            uow.wake(WakeUp(Task.DELIVER, delivery.id, delivery.kind, delivery.destination))
+            uow.commit()
+
+
+def take_back(
+    uow: UnitOfWork,
+    delivery: Delivery,
+    wired: Wired,
+    *,
+    at: datetime | None = None,
+    attempt: int | None = None,
+) -> bool:
+    """Take a delivery back from its worker.
+
+    `at` is an instant at which its lease is over, if not now; `attempt` that of a worker who needs no waiting for.
+    """
+    now = wired.clock.now()
+    settlement = after_expired_lease(retry_safe=_is_retry_safe(entry_of(wired, delivery.destination)))
+    if not uow.deliveries.move(
+        delivery.id,
+        source=DeliveryState.IN_PROGRESS,
+        to=settlement.state,
+        due_at=now,
+        reason=settlement.reason,
+        now=at or now,
+        attempt=attempt,
+    ):
+        return False
+    record_move(
+        uow,
+        delivery,
+        EventName.DELIVERY_LEASE_EXPIRED,
+        details={
+            "attempt": delivery.attempt,
+            "worker": delivery.worker,
+            "state": settlement.state.value,
+            "reason": settlement.reason,
+        },
+    )
+    return True
+
+
+def entry_of(wired: Wired, name: str) -> DestinationEntry | None:
+    """Answer a destination; None when it is no longer in the configuration."""
+    try:
+        return wired.destination(name)
+    except NotFound:
+        return None
+
+
+def _is_retry_safe(entry: DestinationEntry | None) -> bool:
+    # Of a destination that is gone from the configuration nobody knows: the cautious answer.
+    return entry is not None and entry.plugin.retry_safe

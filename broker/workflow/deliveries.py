@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePath
 
 from broker.domain.delivery import (
@@ -25,7 +26,7 @@ from broker.domain.events import EventName
 from broker.domain.settlement import Settlement, Try, settle
 from broker.errors import DatabaseUnavailable, LeaseLost
 from broker.failpoints import failpoint
-from broker.workflow.claims import Claimed, claim, claim_next
+from broker.workflow.claims import Claimed, claim, claim_next, give_back
 from broker.workflow.destination_health import may_send, note_contact, note_failure, note_misconfigured
 from broker.workflow.ports import Delivery, ItemResult, Parcel, ParcelItem, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import Attempt, DestinationEntry, Detail, Wired, Worker, record_move
@@ -91,6 +92,8 @@ class _Grip:
         self.delivery, self.attempt = delivery.id, delivery.attempt
         self.wired, self.worker = wired, worker
         self.settled_items = 0
+        self.claimed = [delivery]
+        """Ours until told otherwise: also what was claimed by a commit of which nobody knows whether it happened."""
         self._held: list[ItemResult] = []
         # A single image and the end of its delivery are one commit. It costs a repetition where the process dies
         # between the two, as it may between the answer and the commit anyway: not where that needs a person.
@@ -157,8 +160,12 @@ def _send(
                 defect = places_of(error)
                 outcome = _outcome_of(error, entry, worker)
         settlement, following = _settle(claimed, outcome, items, grip, until_s=until_s, defect=defect)
-    except (LeaseLost, DatabaseUnavailable):
-        # Nothing to settle with: the lease runs out, and the sweep finds the row.
+    except LeaseLost:
+        settlement, following = None, None
+    except DatabaseUnavailable:
+        # Nothing to settle with. The commit may have happened all the same, then there is nothing to give back.
+        for held in grip.claimed:
+            worker.give_up(partial(give_back, held, wired))
         settlement, following = None, None
     duration_s = wired.clock.monotonic() - began_s
     attempt = Attempt(
@@ -237,6 +244,8 @@ def _settle(
         following = claim_next(uow, entry, wired, worker) if goes_on else None
         if following is None:
             _wake_next(uow, entry, wired)
+        else:
+            grip.claimed.append(following.delivery)
         failpoint("settle.before_commit")
         uow.commit()
     failpoint("settle.after_commit")

@@ -26,6 +26,15 @@ def no_renewal(renew: Callable[[], bool]) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+GiveUp = Callable[[Callable[[], None]], None]
+"""Calls the function it is given, again until it raises nothing: it hands back what could not be settled."""
+
+
+def leave_to_the_sweep(release: Callable[[], None]) -> None:
+    """Call nothing: the lease runs out."""
+    del release
+
+
 @dataclass(frozen=True, slots=True)
 class DestinationEntry:
     """A configured destination: its plug-in, and what is kept outside of the plug-in."""
@@ -88,6 +97,7 @@ class Worker:
     limits: SendingLimits = field(default_factory=SendingLimits)
     keep_alive: KeepAlive = no_renewal
     is_stopping: Callable[[], bool] = lambda: False
+    give_up: GiveUp = leave_to_the_sweep
 
 
 @dataclass(frozen=True, slots=True)

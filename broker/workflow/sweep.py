@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_delivery
 from broker.domain.events import EventName
-from broker.domain.settlement import after_expired_lease
 from broker.errors import NotFound
 from broker.failpoints import failpoint
+from broker.workflow.claims import entry_of, take_back
 from broker.workflow.destination_health import (
     LONGEST_REST,
     BreakerPolicy,
@@ -25,7 +25,7 @@ from broker.workflow.destination_health import (
 )
 from broker.workflow.lease_watch import JUMP, LeaseWatch
 from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
-from broker.workflow.sending import DestinationEntry, Wired, record_move
+from broker.workflow.sending import Wired, record_move
 
 ROWS_PER_COMMIT = 50
 """A long transaction would make those wait who answer a modality."""
@@ -163,7 +163,7 @@ def _bury(wired: Wired, limits: SweepLimits) -> int:
     died = 0
     with wired.units_of_work() as uow:
         for state in uow.destinations.all():
-            entry = _entry(wired, state.name)
+            entry = entry_of(wired, state.name)
             # A pause keeps everything: somebody is to change a setting, nothing is discarded.
             if entry is None or entry.safekeeping or entry.retry.life is None:
                 continue
@@ -245,7 +245,7 @@ def _take_back(wired: Wired, limits: SweepLimits) -> int:
     for delivery in expired:
         with wired.units_of_work() as uow:
             lock_destination(uow, delivery.destination)
-            if _taken_back(uow, delivery, wired):
+            if take_back(uow, delivery, wired):
                 uow.commit()
                 moved += 1
     return moved
@@ -258,7 +258,7 @@ def _take_back_stranded(wired: Wired, limits: SweepLimits, watch: LeaseWatch) ->
         for delivery_id in uow.deliveries.find_ids(state=DeliveryState.IN_PROGRESS, limit=limits.rows):
             row = uow.deliveries.get(delivery_id)
             if row.lease_until is not None and watch.is_stranded(row.lease_until, now=wired.clock.now()):
-                moved += _taken_back(uow, row, wired, at=row.lease_until)
+                moved += take_back(uow, row, wired, at=row.lease_until)
         if moved:
             uow.commit()
     return moved
@@ -274,57 +274,7 @@ def _take_back_of_the_dead(wired: Wired, limits: SweepLimits, is_gone: IsGone) -
             continue
         with wired.units_of_work() as uow:
             lock_destination(uow, delivery.destination)
-            if _taken_back(uow, delivery, wired, attempt=delivery.attempt):
+            if take_back(uow, delivery, wired, attempt=delivery.attempt):
                 uow.commit()
                 moved += 1
     return moved
-
-
-def _taken_back(
-    uow: UnitOfWork,
-    delivery: Delivery,
-    wired: Wired,
-    *,
-    at: datetime | None = None,
-    attempt: int | None = None,
-) -> bool:
-    """Take a delivery back from its worker.
-
-    `at` is an instant at which its lease is over, if not now; `attempt` that of a worker who needs no waiting for.
-    """
-    now = wired.clock.now()
-    settlement = after_expired_lease(retry_safe=_is_retry_safe(_entry(wired, delivery.destination)))
-    if not uow.deliveries.move(
-        delivery.id,
-        source=DeliveryState.IN_PROGRESS,
-        to=settlement.state,
-        due_at=now,
-        reason=settlement.reason,
-        now=at or now,
-        attempt=attempt,
-    ):
-        return False
-    record_move(
-        uow,
-        delivery,
-        EventName.DELIVERY_LEASE_EXPIRED,
-        details={
-            "attempt": delivery.attempt,
-            "worker": delivery.worker,
-            "state": settlement.state.value,
-            "reason": settlement.reason,
-        },
-    )
-    return True
-
-
-def _entry(wired: Wired, name: str) -> DestinationEntry | None:
-    try:
-        return wired.destination(name)
-    except NotFound:
-        return None
-
-
-def _is_retry_safe(entry: DestinationEntry | None) -> bool:
-    # Of a destination that is gone from the configuration nobody knows: the cautious answer.
-    return entry is not None and entry.plugin.retry_safe

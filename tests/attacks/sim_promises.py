@@ -132,6 +132,8 @@ class Promises:
         self._states[delivery] = state, attempt
 
     def _lease_was_over(self, delivery: int, attempt: int) -> None:
+        if (delivery, attempt) in self.world.given_back:
+            return
         now_s = self.world.clock.monotonic()
         lease_s = LIMITS.lease.total_seconds()
         renewed_s = self.world.renewed_s.get((delivery, attempt), self._claimed_at_s[delivery, attempt])

@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -133,6 +133,10 @@ class Leases:
     def __init__(self, world: World) -> None:
         self.world, self.clock = world, world.clock
         self.held: list[list[object]] = []
+        self.given_up: list[partial[None]] = []
+
+    def give_up(self, release: partial[None]) -> None:
+        self.given_up.append(release)
 
     @contextmanager
     def __call__(self, renew: Callable[[], bool]) -> Iterator[None]:
@@ -145,6 +149,12 @@ class Leases:
                 self.held.remove(entry)
 
     def renew_due(self) -> None:
+        given_up, self.given_up = self.given_up, []
+        for release in given_up:
+            held = release.args[0]
+            self.world.given_back.add((held.id, held.attempt))
+            release()
+            self.world.visits["given back"] += 1
         for entry in [one for one in self.held if one[1] <= self.clock.monotonic()]:
             entry[1] = self.clock.monotonic() + RENEW_EVERY_S
             if entry[0]():
@@ -287,6 +297,8 @@ class World:
         self.modes: dict[str, str] = {}
         self.stored: Counter[tuple[str, int]] = Counter()
         """What the peers hold: (destination, instance), how often. They lose nothing and forget nothing."""
+        self.given_back: set[tuple[int, int]] = set()
+        """Tries whose end could not be written: nobody waits for their leases."""
         self.renewed_s: dict[tuple[int, int], float] = {}
         """(delivery, attempt) → when its lease was renewed last, by a clock nobody sets."""
         self.jumped_at_s = float("-inf")

@@ -59,3 +59,18 @@ def test_one_thread_renews_for_all():
     ):
         until(lambda: len(first) >= 2 and len(second) >= 2)
     assert len({*first, *second}) == 1
+
+
+def test_what_is_given_up_is_released_once_the_database_takes_it():
+    asked = []
+
+    def release():
+        asked.append(1)
+        if len(asked) < 3:
+            raise OSError
+
+    keep = LeaseRenewer(interval_s=0.03, release_s=0.02)
+    keep.give_up(release)
+    until(lambda: len(asked) == 3)
+    time.sleep(0.1)
+    assert len(asked) == 3

@@ -327,6 +327,27 @@ def test_what_a_dead_worker_holds_is_taken_back_before_its_lease_ends(ward):
     assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 2)
 
 
+def test_what_cannot_be_settled_is_given_back_when_the_database_is_there_again(ward):
+    key, following = ward.owe(2), ward.owe(1)
+    given_up = []
+    worker = Worker("w1", LIMITS, give_up=given_up.append)
+
+    def cut(parcel, settled):
+        raise DatabaseUnavailable
+
+    ward.archive.script = [cut]
+    (attempt,) = deliver(key, ward.broker, worker=worker)
+    assert (attempt.settlement, ward.row(key).state) == (None, S.IN_PROGRESS)
+    (release,) = given_up
+    release()
+    assert (ward.row(key).state, ward.row(key).lease_until) == (S.PENDING, None)
+    release()  # nothing is left to give back
+    ward.deliver(key)
+    release()
+    assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 2)
+    assert ward.row(following).state is S.DELIVERED
+
+
 def test_an_expired_lease_of_what_must_not_repeat_asks_for_a_person(ward):
     ward.broker.add("film", UnsafeDestination()).script = [DatabaseUnavailable]
     printer = ward.broker.entries["film"].plugin
