@@ -82,14 +82,14 @@ def postgres_server(*settings: str) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def restart(url: str) -> None:
-    """Restart a server of ours, cutting every connection."""
+def restart(url: str, *, mode: str = "fast") -> None:
+    """Restart a server of ours, cutting every connection; `immediate` is as after a crash."""
     folder = Path(str(make_url(url).query["host"]))
     binaries = pg_bin()
     assert binaries is not None
     command = [str(binaries / "pg_ctl"), "-s", "-w", "-D", str(folder / "data"), "-l", str(folder / "log")]
     as_user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    subprocess.run([*command, "-m", "fast", "restart"], cwd=folder, check=True, **as_user)
+    subprocess.run([*command, "-m", mode, "restart"], cwd=folder, check=True, **as_user)
 
 
 def as_libpq(url: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import OutOfResources, StorageFull
+from broker.failpoints import failpoint
 from broker.files.disk import Disk
 from broker.files.ready_files import ReadyFile
 from broker.files.shadow_digest import Digester, ShadowDigest
@@ -108,6 +109,7 @@ class StoredUnderWay:
             if self._digest is not None:
                 self._digest.extend(self._offset + self._size)
             disk.sync(file.handle)
+            failpoint("cstore.after_sync")
             sha256 = self._sha256.digest() if self._digest is None else self._digest.finish()
             self._close()
             path = self._store.place(file)

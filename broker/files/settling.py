@@ -10,6 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from broker.failpoints import failpoint
 from broker.files.disk import Disk
 
 _REMEMBERED_FOLDERS: Final = 64
@@ -47,6 +48,7 @@ class Settler:
         for folder, names in folders.items():
             try:
                 self.sync_names(folder)
+                failpoint("cstore.after_name_sync")
                 for incoming in names:
                     self._disk.remove(incoming)
                     settled += 1
