@@ -59,7 +59,8 @@ class RunningBroker:
     def env(self):
         return {**os.environ, **self.environment}
 
-    def start(self):
+    def launch(self):
+        """Start it and wait for nothing."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [BROKER, "serve", "--config", self.config, "--data-dir", self.data_dir],
@@ -68,6 +69,9 @@ class RunningBroker:
                 env=self.env,
                 cwd=ROOT,
             )
+
+    def start(self):
+        self.launch()
         wait_until(self.healthy, timeout_s=START_S, what="healthy start")
         return self
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from broker.failpoints import FAILPOINTS
 from tests.attacks.campaign_site import IMAGES, MESSAGES, PATIENCE_S, REPORTS, SENDING, SENT, Counts, Siege
+from tests.broker_process import wait_until
 
 ROLES = {
     "hl7": ("hl7.", "wake_up."),
@@ -105,11 +106,11 @@ def kill_at_start(siege: Siege, name: str) -> None:
     running.kill()
     (siege.armed[0] / name).touch()
     killed_s = time.monotonic()
-    try:
-        running.start()
-    except AssertionError:  # serve itself was killed: whoever keeps it running starts it again
-        running.start()
-    if (siege.armed[0] / name).exists():
-        siege.seen.findings.append(f"nobody came by {name}")
+    running.launch()
+    if name == "start.after_migration":  # serve itself dies: whoever keeps it running starts it again
+        running.process.wait(PATIENCE_S)
+        running.launch()
+    else:
+        wait_until(lambda: not (siege.armed[0] / name).exists(), timeout_s=PATIENCE_S, what=name)
     siege.seen.faults += 1
     siege.serves_again(killed_s, what=f"killed at {name}")

@@ -44,7 +44,7 @@ def kill_all(siege: Siege, chance: random.Random) -> None:
     siege.ledger.crash("all", sending=SENDING)
     running.kill()
     killed_s = time.monotonic()
-    running.start()
+    running.launch()
     siege.serves_again(killed_s, what="a broker killed")
 
 
@@ -56,7 +56,7 @@ def end_in_order(siege: Siege, chance: random.Random) -> None:
     if code != 0:
         siege.seen.findings.append(f"SIGTERM under load ended with {code}")
     ended_s = time.monotonic()
-    running.start()
+    running.launch()
     siege.serves_again(ended_s, what="SIGTERM")
 
 
