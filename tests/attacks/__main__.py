@@ -1,4 +1,4 @@
-"""`./dev attack [--long] [--seed N] [PART…]`: attacks the broker; all parts in long form write docs/reliability.md."""
+"""`./dev attack [--long] [--seed N] [PART…]`: attacks the broker; the long form writes docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -30,15 +30,13 @@ PARTS = {
 }
 """Each is a module of this package with an `attack`."""
 REPORT = ROOT / "docs" / "reliability.md"
-TEXT = """# Reliability
+HEAD = """# Reliability
 
-What `./dev attack --long --seed {seed}` did to the broker on {date}, on {machine}, in {minutes} minutes.
-The same seed draws the same faults and inputs. The short forms run in every `./dev test`.
-
-{sections}
+What `./dev attack --long` did to the broker. Each part says when and with which seed; the same seed draws the same
+faults and inputs. The short forms run in every `./dev test`.
 
 Run it yourself: `./dev attack` (short), `./dev attack --long`, or a part of it: `./dev attack --long {names}`.
-Only a long run of all parts writes this file.
+A long run of a part replaces its section of this file.
 """
 
 
@@ -55,40 +53,44 @@ def main(arguments: list[str]) -> int:
         return 2
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     print(f"seed {chosen.seed}", flush=True)
-    began_s, sections, held = time.monotonic(), [], True
+    broken = []
     for name in chosen.parts or PARTS:
-        lines, ok = run(name, chosen.seed, chosen.long)
-        sections.append("\n".join(lines))
-        held = held and ok
-    minutes = (time.monotonic() - began_s) / 60
-    print(f"took {minutes:.1f} min, seed {chosen.seed}: {'everything held' if held else 'BROKEN'}")
-    if chosen.long and not chosen.parts:
-        REPORT.write_text(
-            TEXT.format(
-                seed=chosen.seed,
-                date=datetime.now(tz=UTC).date().isoformat(),
-                machine=f"{os.cpu_count()} cores, Python {platform.python_version()}",
-                minutes=f"{minutes:.0f}",
-                sections="\n\n".join(sections),
-                names=" ".join(PARTS),
-            )
-        )
-        print(f"written: {REPORT.relative_to(ROOT)}")
-    return 0 if held else 1
+        section, held = run(name, chosen.seed, chosen.long)
+        if chosen.long:
+            _report(name, section)
+        if not held:
+            broken.append(name)
+    print(f"\nseed {chosen.seed}: {'BROKEN: ' + ', '.join(broken) if broken else 'everything held'}")
+    return 1 if broken else 0
 
 
-def run(name: str, seed: int, long: bool) -> tuple[list[str], bool]:
+def run(name: str, seed: int, long: bool) -> tuple[str, bool]:
     """Run one part, printing as it goes; answer its section and whether everything held."""
     attack: Attack = importlib.import_module(f"tests.attacks.{name}").attack
-    lines = [f"## {PARTS[name]}", "", "| attack | cases | outcome | seen |", "|---|---|---|---|"]
-    print("\n" + "\n".join(lines), flush=True)
-    held = True
+    table = ["| attack | cases | outcome | seen |", "|---|---|---|---|"]
+    print("\n".join(["", f"## {PARTS[name]}", "", *table]), flush=True)
+    load, began_s, held = os.getloadavg()[0], time.monotonic(), True
     with tempfile.TemporaryDirectory(prefix=f"attack-{name}-", ignore_cleanup_errors=True) as folder:
         for outcome in attack(seed, long, Path(folder)):
-            lines.append(outcome.line())
-            print(lines[-1], flush=True)
+            table.append(outcome.line())
+            print(table[-1], flush=True)
             held = held and outcome.held
-    return lines, held
+    took = (
+        f"`./dev attack{' --long' if long else ''} --seed {seed} {name}`, {datetime.now(tz=UTC).date().isoformat()}: "
+        f"{(time.monotonic() - began_s) / 60:.1f} minutes on {os.cpu_count()} cores, "
+        f"load average {load:.1f} at the start, Python {platform.python_version()}."
+    )
+    print(took, flush=True)
+    return "\n".join([f"## {PARTS[name]}", "", took, "", *table]), held
+
+
+def _report(name: str, section: str) -> None:
+    """Put the section of a part in its place, and leave those of the others."""
+    there = REPORT.read_text().split("\n## ")[1:] if REPORT.exists() else []
+    sections = {title: f"## {text.rstrip()}" for text in there if (title := text.partition("\n")[0])}
+    sections[PARTS[name]] = section
+    kept = [sections[title] for title in PARTS.values() if title in sections]
+    REPORT.write_text("\n\n".join([HEAD.format(names=" ".join(PARTS)).rstrip(), *kept]) + "\n")
 
 
 sys.exit(main(sys.argv[1:])) if __name__ == "__main__" else None
