@@ -221,14 +221,17 @@ def _begin_sqlite(busy_timeout_s: float, connection: Connection) -> None:
     driver = connection.connection.driver_connection
     assert isinstance(driver, sqlite3.Connection)
     deadline = time.monotonic() + busy_timeout_s
-    driver.execute("PRAGMA busy_timeout=0")
     try:
-        while not _try_begin(driver):
-            if time.monotonic() >= deadline:
-                raise DatabaseUnavailable("The database is busy.")
-            time.sleep(_BUSY_STEP_S)
-    finally:
-        driver.execute(f"PRAGMA busy_timeout={round(busy_timeout_s * 1000)}")
+        driver.execute("PRAGMA busy_timeout=0")
+        try:
+            while not _try_begin(driver):
+                if time.monotonic() >= deadline:
+                    raise DatabaseUnavailable("The database is busy.")
+                time.sleep(_BUSY_STEP_S)
+        finally:
+            driver.execute(f"PRAGMA busy_timeout={round(busy_timeout_s * 1000)}")
+    except sqlite3.Error as error:
+        raise as_broker_error_of(error) from None
 
 
 def _try_begin(driver: sqlite3.Connection) -> bool:
@@ -237,7 +240,7 @@ def _try_begin(driver: sqlite3.Connection) -> bool:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
             return False
-        raise as_broker_error_of(error) from None
+        raise
     return True
 
 
