@@ -72,7 +72,7 @@ class ReadyFiles:
             while True:
                 file = self._files.popleft()
                 # When the clock has stepped, the sweep has taken them for old.
-                if self._clock.monotonic() - file.made_at_s < MAX_AGE_S and self._disk.names_of(file.path):
+                if self._clock.monotonic() - file.made_at_s < MAX_AGE_S and self._is_there(file):
                     return file
                 self._let_go(file)
         except IndexError:
@@ -105,6 +105,13 @@ class ReadyFiles:
                 self._let_go(file)
             raise
         return made
+
+    def _is_there(self, file: ReadyFile) -> bool:
+        try:
+            return self._disk.names_of(file.path) > 0
+        except OSError:
+            self._let_go(file)
+            raise
 
     def _let_go(self, file: ReadyFile) -> None:
         with suppress(OSError):  # it is empty; the sweep of unfinished files takes what stays

@@ -162,16 +162,23 @@ class DiskFileStore:
         self._disk.remove(self.absolute(path))
 
     def give_up(self, path: str, *, in_favour_of: str) -> None:
-        """Remove a file whose content is kept elsewhere; should that one be lost, this takes its place."""
+        """Remove a file whose content is kept elsewhere; should that one be lost, this takes its place.
+
+        Raises StorageFull or OutOfResources when it cannot.
+        """
         spare, first = self.absolute(path), self.absolute(in_favour_of)
-        if self._disk.exists(first):
-            self._disk.remove(spare)
-            return
-        self._disk.make_folder(first.parent.parent)
-        self._disk.make_folder(first.parent)
-        self._disk.rename(spare, first)
-        for folder in (first.parent, first.parent.parent, self._root):
-            self._disk.sync_folder(folder)
+        try:
+            if self._disk.exists(first):
+                with suppress(OSError):  # no row names it: the sweep of strays takes it
+                    self._disk.remove(spare)
+                return
+            self._disk.make_folder(first.parent.parent)
+            self._disk.make_folder(first.parent)
+            self._disk.rename(spare, first)
+            for folder in (first.parent, first.parent.parent, self._root):
+                self._disk.sync_folder(folder)
+        except OSError as error:
+            raise trouble(error) from error
 
     def has_room(self) -> bool:
         """Answer whether the free-space reserve is untouched."""

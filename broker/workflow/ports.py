@@ -372,7 +372,10 @@ class FileStore(Protocol):
     def absolute(self, path: str) -> Path: ...
     def remove(self, path: str) -> None: ...
     def give_up(self, path: str, *, in_favour_of: str) -> None:
-        """Remove a file whose content is kept elsewhere; should that one be lost, this takes its place."""
+        """Remove a file whose content is kept elsewhere; should that one be lost, this takes its place.
+
+        Raises OutOfResources when it cannot.
+        """
         ...
 
     def has_room(self) -> bool:

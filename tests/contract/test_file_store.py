@@ -51,6 +51,9 @@ class SickDisk(LocalDisk):
     def _call(self, name: str) -> None:
         if name != "read":  # comes from another thread at any time
             self.calls.append(name)
+        self._fail(name)
+
+    def _fail(self, name: str) -> None:
         if name in self.failing:
             raise OSError(self.failing[name], os.strerror(self.failing[name]))
 
@@ -86,6 +89,14 @@ class SickDisk(LocalDisk):
     def sync_folder(self, path: Path) -> None:
         self._call("sync_folder")
         super().sync_folder(path)
+
+    def remove(self, path: Path) -> None:
+        self._fail("remove")
+        super().remove(path)
+
+    def names_of(self, path: Path) -> int:
+        self._fail("names_of")
+        return super().names_of(path)
 
     def space(self, path: Path) -> Space:
         self._call("space")
@@ -393,6 +404,32 @@ def test_a_file_given_up_for_another_is_removed_unless_the_other_is_lost(tmp_pat
     store.give_up(spare.path, in_favour_of=first.path)
     store.settle()
     assert files_below(tmp_path) == [store.absolute(first.path)]
+
+
+def test_a_file_that_cannot_be_given_up_is_left_to_the_sweep_unless_the_other_is_lost(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    first, spare = keep(store), keep(store)
+    disk.failing["remove"] = errno.EIO
+    store.give_up(spare.path, in_favour_of=first.path)
+    assert store.absolute(spare.path).exists()
+    disk.failing.clear()
+    store.remove(first.path)
+    disk.failing["rename"] = errno.EIO
+    with pytest.raises(OutOfResources):
+        store.give_up(spare.path, in_favour_of=first.path)
+    assert store.absolute(spare.path).exists()
+
+
+def test_a_ready_file_that_cannot_be_looked_at_is_let_go(tmp_path: Path) -> None:
+    disk = SickDisk()
+    store = a_store(tmp_path, disk)
+    store.make_ready()
+    open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - these are no files
+    disk.failing["names_of"] = errno.EIO
+    with pytest.raises(OutOfResources):
+        begin(store)
+    assert len(os.listdir("/proc/self/fd")) == open_before - 1  # noqa: PTH208
 
 
 def test_below_the_reserve_nothing_is_begun_and_it_recovers(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ class StorageService:
             failpoint("cstore.after_file")
             receipt = self._commit.submit(received(kept))
             failpoint("cstore.after_commit")
+            if receipt.reception is Reception.REPEATED:
+                # Whoever is on call sends again also when a disk has lost something.
+                self._files.give_up(kept.path, in_favour_of=receipt.path)
         except OutOfResources as error:
             # The commit may have happened although it did not answer: the file stays, the sweep knows better.
             raise _out_of_resources(request, error) from error
-        if receipt.reception is Reception.REPEATED:
-            # Whoever is on call sends again also when a disk has lost something.
-            self._files.give_up(kept.path, in_favour_of=receipt.path)
 
 
 class _ObjectReceiver:
