@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -136,6 +135,6 @@ def _in_processes(seed: int, shares: dict[str, int], folder: Path) -> Iterator[t
 
 def _part(name: str, seed: str, count: int, folder: Path) -> Hunt:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    own = folder / f"{os.getpid()}-{name}"
+    own = folder / f"{seed}-{name}"  # one process may get both halves
     with watched():
         return hunt(targets_of({name}, own)[name], seed, count, folder)
