@@ -18,6 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from broker.bootstrap import Broker, migrate_database, open_broker
 from broker.dicom_role import dicom_server
 from broker.workflow.sending import SendingLimits
@@ -99,8 +101,7 @@ class Bench:
             assert said[1:] == ["READY"], (self.folder / "process.log").read_text()[-2000:]
             yield process
         finally:
-            process.kill()
-            process.wait()
+            _end(process, traced=trace is not None)
             log.close()
 
     @contextmanager
@@ -323,6 +324,18 @@ def _make_due(broker: Broker) -> None:
         connection.exec_driver_sql(
             "UPDATE delivery SET state = 'PENDING', due_at = '2026-01-01 00:00:00.000000'"
         )
+
+
+def _end(process: subprocess.Popen[str], *, traced: bool) -> None:
+    """Kill a process; one under strace first, for it would outlive its tracer."""
+    if traced and process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
+        for child in children:
+            child.kill()
+        # strace must see them end: told to end while threads of theirs are ending, it waits for them for ever.
+        psutil.wait_procs(children, timeout=60)
+    process.kill()  # strace has written each line when it came; it lets go of whom else it watches
+    process.wait(60)
 
 
 Scenario = Callable[[Bench, str | None, int, bool], list[str]]

@@ -10,6 +10,7 @@ import http.client
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,17 +190,24 @@ def on_postgresql(folder: Path, rounds: int, *settings: str) -> tuple[list[Flow]
         bench, trace = Bench(folder), folder / "trace"
         disk = TracedDisk(bench.data_dir, bench.data_dir)
         flows = Flows(bench, url)
-        server = psutil.Process(_postmaster(url))
-        family = [server, *server.children()]
-        idle = [process.pid for process in family if "walwriter" in " ".join(process.cmdline())]
-        with bench.process("web", trace=trace, beside=[process.pid for process in family]):
+        family = _server_processes(url)
+        idle = [pid for pid, title in family.items() if "walwriter" in title]
+        with bench.process("web", trace=trace, beside=list(family)):
             flows.run(rounds)
     return flows.done, judge_server(flows.done, read_calls(trace), disk, idle)
 
 
-def _postmaster(url: str) -> int:
+def _server_processes(url: str) -> dict[int, str]:
+    """Answer the processes that serve nobody in particular, by number; those of clients are forked from the first."""
     folder = Path(str(make_url(url).query["host"]))
-    return int((folder / "data" / "postmaster.pid").read_text().split()[0])
+    first = psutil.Process(int((folder / "data" / "postmaster.pid").read_text().split()[0]))
+    found = {first.pid: "postmaster"}
+    for child in first.children():
+        with suppress(psutil.NoSuchProcess):  # a client's that has just ended
+            title = " ".join(child.cmdline())
+            if title and "[local]" not in title:
+                found[child.pid] = title
+    return found
 
 
 def judge_server(flows: list[Flow], calls: list[Call], disk: TracedDisk, idle: list[int]) -> list[str]:
