@@ -206,7 +206,7 @@ def power_cut(bench: Bench, bug: str | None, seed: int, long: bool) -> list[str]
             continue
         told = sum(began <= call.ended for began in answers)
         books = Recalled({ACKNOWLEDGED: acknowledged[:told], OFFERED: offered[: told + 1]})
-        for number in range(8 if long else 4):
+        for number in range(16 if long else 4):
             names, contents = chances(number, chance)
             found = bench.folder / "found"
             disk.write_to(found, names=names, contents=contents)

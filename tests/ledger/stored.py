@@ -55,7 +55,7 @@ def _file(path: Path, uid: str, row: dict[str, Any], sha256: str) -> Iterator[st
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        yield f"image {uid} has a row and no file {path}"
+        yield f"image {uid} has a row and no file {row['path']}"
         return
     if len(content) != row["size_bytes"]:
         yield f"the file of image {uid} has {len(content)} bytes, its row says {row['size_bytes']}"
