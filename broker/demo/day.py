@@ -27,7 +27,7 @@ from broker.demo.scanner import Exam, PeerError, Scanner
 from broker.demo.site import AE_TITLE, BrokerProcess, Ports
 from broker.demo.storage_peer import StoragePeer
 
-_SETTLE_S = 100.0
+_SETTLE_S = 240.0
 """Longer than the rest of a circuit breaker, which a slow machine may see."""
 _SURPLUS_S = 2.0
 """How long to watch for what should not come."""

@@ -10,13 +10,13 @@ import pytest
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_demo_passes(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "broker", "demo", "--once"],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "160", "TMPDIR": str(tmp_path)},
         check=False,

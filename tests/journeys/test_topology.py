@@ -225,7 +225,7 @@ def test_a_second_serve_on_the_same_data_is_refused_and_commands_work_beside_the
     assert "Traceback" not in second.stderr
     assert embedded.json("worklist", "list") == []
     embedded.cli("health")
-    assert embedded.healthy()
+    wait_until(embedded.healthy, what="health beside a refused second")
 
 
 @pytest.mark.parametrize("key", ["hl7", "dicom", "storage", "web"])
