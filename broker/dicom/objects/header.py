@@ -151,7 +151,9 @@ class HeaderScanner:
 
     def finish(self) -> Header:
         """Answer what was read; the data set ends here."""
-        if not self.done and (self._rest or self._skip or self._frames):
+        # What was stepped over may have been the end of the sequences around it too.
+        is_open = any(frame.end != self._base for frame in self._frames)
+        if not self.done and (self._rest or self._skip or is_open):
             self._stop("ends in the middle of an element")
         return Header(self._values(), self.problem)
 
