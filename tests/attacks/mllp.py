@@ -401,7 +401,7 @@ def _outcome(broker: RunningBroker, name: str, made: Attack, *, long: bool) -> O
     if grown > MAX_GROWN_BYTES:
         trouble.append(f"memory grew by {grown >> 20} MiB")
     told = len(broker.log.read_bytes().splitlines()) - lines
-    if told > LOG_LINES:
+    if told > max(LOG_LINES, cases):  # a refused message has a line of its own
         trouble.append(f"{told} log lines")
     seen = f"sentinel answered {sentinel.answered} times, slowest {sentinel.slowest_s * 1000:.0f} ms; {told} log lines; memory {grown / 2**20:+.0f} MiB"
     return Outcome(name, cases, not trouble, "; ".join([*trouble, seen]))
