@@ -17,6 +17,7 @@ import structlog
 
 from tests.attacks.outcome import Attack
 from tests.broker_process import ROOT
+from tests.report_sections import put
 
 PARTS = {
     "weaknesses": "What a sick or hostile DICOM peer does, and what a bare pynetdicom AE does of it",
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     for name in chosen.parts or PARTS:
         section, held = run(name, chosen.seed, chosen.long)
         if chosen.long:
-            _report(name, section)
+            put(REPORT, head=HEAD.format(names=" ".join(PARTS)), titles=list(PARTS.values()), section=section)
         if not held:
             broken.append(name)
     print(f"\nseed {chosen.seed}: {'BROKEN: ' + ', '.join(broken) if broken else 'everything held'}")
@@ -82,15 +83,6 @@ def run(name: str, seed: int, long: bool) -> tuple[str, bool]:
     )
     print(took, flush=True)
     return "\n".join([f"## {PARTS[name]}", "", took, "", *table]), held
-
-
-def _report(name: str, section: str) -> None:
-    """Put the section of a part in its place, and leave those of the others."""
-    there = REPORT.read_text().split("\n## ")[1:] if REPORT.exists() else []
-    sections = {title: f"## {text.rstrip()}" for text in there if (title := text.partition("\n")[0])}
-    sections[PARTS[name]] = section
-    kept = [sections[title] for title in PARTS.values() if title in sections]
-    REPORT.write_text("\n\n".join([HEAD.format(names=" ".join(PARTS)).rstrip(), *kept]) + "\n")
 
 
 sys.exit(main(sys.argv[1:])) if __name__ == "__main__" else None

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -25,60 +26,85 @@ from tests.performance.pushing import worklist_during_a_push
 from tests.performance.receiving import receiving
 from tests.performance.sending import sending
 from tests.performance.worklist import worklist_growth, worklist_large, worklist_small
+from tests.report_sections import put
 
-BENCHMARKS: dict[str, Callable[[Path], Iterator[Reported]]] = {
-    "worklist": worklist_small,
-    "associations": associations,
-    "receive": receiving,
-    "send": sending,
-    "hl7": orders,
-    "latency": routing_latency,
-    "push": worklist_during_a_push,
-    "memory": idle_serve,
-    "idle": idle_associations,
-    "worklist-large": worklist_large,
-    "worklist-growth": worklist_growth,
+
+class Benchmark(NamedTuple):
+    """A section of the report."""
+
+    title: str
+    run: Callable[[Path], Iterator[Reported]]
+    how: str
+
+
+_WORKLIST = """One open association; scheduled date, station AE title and modality are asked for, 20 entries are answered with the usual
+keys. The same entries are in our database (SQLite) and in the peers' folders. The peers read every entry for every
+query; we ask an index. The client sends bytes made before and reads headers only, so that it costs next to nothing."""
+
+BENCHMARKS = {
+    "worklist": Benchmark("Worklist query, 1,000 entries", worklist_small, _WORKLIST),
+    "associations": Benchmark(
+        "Associations and C-ECHO",
+        associations,
+        """A-ASSOCIATE with one context, or with 120, A-RELEASE, TCP connection included. The admission of devices is part of
+ours.""",
+    ),
+    "receive": Benchmark(
+        "Receiving images",
+        receiving,
+        """CT images, every one with its own UID. Ours is durable: 0000 is answered after the file and its row are synced to
+disk. storescp and Orthanc answer before their files are synced, so they are at an advantage; the disk's own rate is
+the bound for anybody who syncs one object at a time. "Nobody syncs" compares what is left: our listener with a disk
+and a database whose syncs are left out, which no setting of the broker can do.""",
+    ),
+    "send": Benchmark(
+        "Sending images",
+        sending,
+        "Our DICOM destination with its progress kept in memory, against the same storescp as DCMTK's senders.",
+    ),
+    "hl7": Benchmark(
+        "HL7 orders",
+        orders,
+        """An ORM^O01 of 1 kB with a new patient, order and study each; AA is awaited before the next on the same connection.
+Ours maps it, makes the worklist entry and syncs both to disk (SQLite, FULL) before AA. The package's server parses
+it and answers `create_ack()`; it maps and stores nothing. "Framing and commit alone" is our listener with a handler
+that stores the raw message only, synced as well.""",
+    ),
+    "latency": Benchmark(
+        "Last image in, first byte out",
+        routing_latency,
+        """From our 0000 to the first byte at the destination, `broker serve` as it is shipped, one image at a time; without
+Redis the sweep is rung through a socket.""",
+    ),
+    "push": Benchmark(
+        "A scanner beside a push of 4,000 images",
+        worklist_during_a_push,
+        """4,000 images come in on a port of their own and go on to storescp at once, while a scanner asks for its worklist every
+10 ms; the pusher, the scanner and storescp run on the same cores.""",
+    ),
+    "memory": Benchmark(
+        "An idle broker", idle_serve, "All processes of `broker serve`, proportional set size."
+    ),
+    "idle": Benchmark(
+        "500 idle associations",
+        idle_associations,
+        "Each has asked once; then one more asks every few milliseconds.",
+    ),
+    "worklist-large": Benchmark("Worklist query, 100,000 entries", worklist_large, "As with 1,000."),
+    "worklist-growth": Benchmark(
+        "Worklist query by the length of the list", worklist_growth, "The same query, ours alone."
+    ),
 }
 REPORT = ROOT / "docs" / "performance.md"
-HEADER = ["| work | who | median | spread | we are |", "|---|---|---|---|---|"]
-TEXT = """# Performance
+TABLE = ["| work | who | median | spread | we are |", "|---|---|---|---|---|"]
+HEAD = """# Performance
 
-What `./dev bench` measured on {date} on {machine}, load average {load} at the start.
-Everything runs on this one machine, in one run: each round asks everybody in turn, beginning with another one
-each time. The client is our own and the same for all. Absolute figures move with the machine; quote the ratios.
+What `./dev bench` measured. Everything runs on one machine and each comparison in one run: each round asks everybody
+in turn, beginning with another one each time, with the same client. Absolute figures move with the machine; quote the
+ratios. DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
+What falls short of what we aim at, and why, is in [performance-goals.md](performance-goals.md).
 
-{table}
-
-How cost grows:
-
-{charts}
-
-How it is measured:
-
-- **worklist query**: one open association; scheduled date, station AE title and modality are asked for, 20 entries
-  are answered with the usual keys. The same entries are in our database (SQLite) and in the peers' folders. The peers
-  read every entry for every query; we ask an index.
-- **worklist query, 20 answers**: the same with ever longer lists, ours alone. The client of these and of the
-  associations sends bytes made before and reads headers only, so that it costs next to nothing.
-- **association**: A-ASSOCIATE with one context, or with 120, A-RELEASE, TCP connection included. The admission of devices is part
-  of ours.
-- **receive**: CT images of 0.5 MB, every one with its own UID. Ours is durable: 0000 is answered after the file and
-  its row are synced to disk. storescp and Orthanc answer before their files are synced, so they are at an advantage;
-  the disk's own rate is the bound for anybody who syncs one object at a time. "Nobody syncs" compares what is left:
-  our listener with a disk and a database whose syncs are left out, which no setting of the broker can do.
-- **send**: our DICOM destination with its progress kept in memory, against the same storescp as DCMTK's senders.
-- **last image in → first byte out**: from our 0000 to the first byte at the destination, `broker serve` as it is
-  shipped, one image at a time; without Redis the sweep is rung through a socket.
-- **push**: 4,000 images come in on a port of their own and go on to storescp at once, while a scanner asks for its
-  worklist every 10 ms; the pusher, the scanner and storescp run on the same cores.
-- **HL7 order**: an ORM^O01 of 1 kB with a new patient, order and study each; AA is awaited before the next on the
-  same connection. Ours maps it, makes the worklist entry and syncs both to disk (SQLite, FULL) before AA. The package's
-  server parses it and answers `create_ack()`; it maps and stores nothing. "Framing and commit alone" is our listener
-  with a handler that stores the raw message only, synced as well.
-- DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
-
-Run it yourself: `./dev bench`, or a part of it: `./dev bench {names}`.
-Parts that are not named keep no figures in this file: run all of them to write it.
+Run it yourself: `./dev bench`, or a part of it, whose section is then replaced: `./dev bench {names}`.
 """
 
 
@@ -89,30 +115,31 @@ def main(names: list[str]) -> int:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}", file=sys.stderr)
         return 2
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
-    load, began_s, lines, charts = os.getloadavg()[0], time.monotonic(), list(HEADER), list[str]()
-    print("\n".join(HEADER), flush=True)
+    titles = [benchmark.title for benchmark in BENCHMARKS.values()]
     for name in names or BENCHMARKS:
-        with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-            for measured in BENCHMARKS[name](Path(folder)):
-                rows = measured.lines()
-                print("\n".join(rows), flush=True)
-                lines += rows
-                if isinstance(measured, Growth):
-                    charts.append(measured.chart())
-    print(f"took {time.monotonic() - began_s:.0f} s")
-    if not names:
-        REPORT.write_text(
-            TEXT.format(
-                date=datetime.now(tz=UTC).date().isoformat(),
-                machine=_machine(),
-                load=f"{load:.1f}",
-                table="\n".join(lines),
-                charts="\n\n".join(charts),
-                names=" ".join(BENCHMARKS),
-            )
-        )
-        print(f"written: {REPORT.relative_to(ROOT)}")
+        put(REPORT, head=HEAD.format(names=" ".join(BENCHMARKS)), titles=titles, section=measure(name))
+    print(f"written: {REPORT.relative_to(ROOT)}")
     return 0
+
+
+def measure(name: str) -> str:
+    """Run one benchmark, printing as it goes; answer its section."""
+    benchmark = BENCHMARKS[name]
+    load, began_s, table, charts = os.getloadavg()[0], time.monotonic(), list(TABLE), list[str]()
+    print("\n".join(["", f"## {benchmark.title}", "", *table]), flush=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        for measured in benchmark.run(Path(folder)):
+            rows = measured.lines()
+            print("\n".join(rows), flush=True)
+            table += rows
+            if isinstance(measured, Growth):
+                charts += ["", measured.chart()]
+    took = (
+        f"`./dev bench {name}`, {datetime.now(tz=UTC).date().isoformat()}: {time.monotonic() - began_s:.0f} s on {_machine()}, "
+        f"load average {load:.1f} at the start."
+    )
+    print(took, flush=True)
+    return "\n".join([f"## {benchmark.title}", "", took, benchmark.how, "", *table, *charts])
 
 
 def _machine() -> str:
