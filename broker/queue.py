@@ -68,7 +68,9 @@ def embedded_socket(data_dir: Path) -> Path:
 
 def doorbell_path(data_dir: Path) -> Path:
     """Answer where the sweep of this host can be rung at while Redis is away."""
-    return embedded_socket(data_dir).with_name("doorbell.sock")
+    return embedded_socket(data_dir).with_name(
+        "bell.sock"
+    )  # shorter than its neighbour, which is known to fit
 
 
 def deliver_queue(kind: str | None) -> str:

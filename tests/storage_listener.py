@@ -29,6 +29,7 @@ def a_file_store(root: Path, disk: LocalDisk | None = None) -> DiskFileStore:
         implementation_version_name="TEST",
         free_reserve_bytes=1,
         free_reserve_percent=0,
+        ready_files=2,  # a test process has many stores, and each keeps these open
         disk=disk,
     )
     store.prepare()

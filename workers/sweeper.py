@@ -19,6 +19,7 @@ from typing import Protocol
 import structlog
 
 from broker.doorbell import DoorbellListener
+from broker.errors import ConfigurationError
 from broker.failpoints import failpoint
 from broker.queue import RedisProbe
 from broker.workflow.deliveries import places_of
@@ -119,9 +120,12 @@ class Sweeper:
         self._fails = False
 
     def start(self) -> None:
-        """Begin to sweep, and to hear the doorbell. Raises ConfigurationError when there is no place for it."""
+        """Begin to sweep, and to hear the doorbell where there is a place for it."""
         if self._bell is not None:
-            self._bell.start()
+            try:
+                self._bell.start()
+            except (OSError, ConfigurationError) as error:  # the sweep looks by itself, too
+                log.warning("no doorbell", reason=str(error))
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
         self._thread.start()
 

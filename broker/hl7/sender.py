@@ -166,7 +166,9 @@ class MllpClient:
 def _is_stale(kept: socket.socket) -> bool:
     """Tell whether the peer has closed, or said something nobody asked for."""
     try:
-        return bool(select.select([kept], [], [], 0)[0])
+        ready = select.poll()  # unlike select(2), it takes descriptors above 1023
+        ready.register(kept, select.POLLIN)
+        return bool(ready.poll(0))
     except (OSError, ValueError):
         return True
 

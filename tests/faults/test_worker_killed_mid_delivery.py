@@ -4,12 +4,14 @@ import contextlib
 import os
 import signal
 import sqlite3
+from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
 from broker.domain.delivery import DeliveryState
 from broker.queue import CeleryQueue
+from tests.broker_process import wait_until
 from tests.faults.bench import Bench, wake
 
 S = DeliveryState
@@ -97,11 +99,18 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     assert frozen.poll() is None
 
 
+def thread_states(pid):
+    return [
+        stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+
+
 def freeze_outside_of_a_transaction(pid, url):
     """Stop a process while it does not hold SQLite's write lock: a stopped writer stops everybody."""
     database = make_url(url).database
     while True:
         os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: all(state == "T" for state in thread_states(pid)), what="every thread stopped")
         try:
             with contextlib.closing(sqlite3.connect(database, timeout=0.2, isolation_level=None)) as look:
                 look.execute("BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ import pytest
 
 from broker.doorbell import MAX_NAMED, Doorbell, DoorbellListener
 from broker.errors import ConfigurationError
-from broker.queue import CeleryQueue
+from broker.queue import MAX_SOCKET_PATH_BYTES, CeleryQueue, doorbell_path
 from broker.workflow.ports import Task, WakeUp
 from tests.broker_process import free_port, wait_until
 
@@ -123,3 +123,9 @@ def test_the_queue_rings_while_redis_is_away_at_once_and_for_each(ear, path):
 
     wait_until(lambda: ear.heard == [WakeUp(Task.ROUTE, 1), WakeUp(Task.ROUTE, 2)], timeout_s=10)
     queue.close(timeout_s=0.1)
+
+
+def test_wherever_valkey_has_its_socket_there_is_room_for_the_bell(tmp_path):
+    for length in range(1, 120):
+        folder = tmp_path / "d" / ("x" * length)
+        assert len(os.fsencode(doorbell_path(folder))) <= MAX_SOCKET_PATH_BYTES

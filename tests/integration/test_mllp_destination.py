@@ -159,7 +159,9 @@ def test_a_connection_the_ris_closed_between_messages_is_replaced(tmp_path):
         destination = a_destination(ris.port, tmp_path)
         assert isinstance(send(destination), Delivered)
         # The end of the connection has arrived here; a sender that writes before it has would try again later.
-        assert select.select([destination._idle[0]._socket], [], [], 10)[0]
+        ended = select.poll()
+        ended.register(destination._idle[0]._socket, select.POLLIN)
+        assert ended.poll(10_000)
         assert isinstance(send(destination), Delivered)
         assert ris.connections == 2
         destination.close()

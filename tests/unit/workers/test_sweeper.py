@@ -241,3 +241,14 @@ def test_images_nobody_decided_about_wake_a_router_or_are_routed_here(turns):
     turns.backlog = None
     sweeper.turn()
     until(lambda: sorted(turns.broker.routed) == sorted(keys))
+
+
+def test_a_sweep_without_a_place_for_the_bell_sweeps(turns, tmp_path):
+    sweeper = Sweeper(turns.broker, backlog=lambda: 0, doorbell=tmp_path / ("x" * 200) / "bell.sock")
+    key = turns.owe()
+
+    sweeper.start()
+
+    until(lambda: key in turns.queue.ids(Task.DELIVER))
+    assert sweeper.alive
+    sweeper.stop(5)
