@@ -16,7 +16,7 @@ import redis
 from sqlalchemy.engine import make_url
 
 from broker.queue import embedded_socket
-from tests.broker_process import free_port
+from tests.broker_process import free_port, wait_until
 from tests.peers import answers, program
 from tests.postgres import administer, missing, restart
 
@@ -68,9 +68,16 @@ class Redis:
 
 
 def empty_valkey(data_dir: Path) -> None:
-    """FLUSHALL in the bundled server."""
-    with redis.Redis(unix_socket_path=str(embedded_socket(data_dir))) as client:
-        client.flushall()
+    """FLUSHALL in the bundled server, as soon as it is there: it may have just been killed."""
+
+    def emptied() -> bool:
+        with redis.Redis(unix_socket_path=str(embedded_socket(data_dir))) as client:
+            try:
+                return bool(client.flushall())
+            except redis.ConnectionError:
+                return False
+
+    wait_until(emptied, timeout_s=60, what="an emptied Valkey")
 
 
 class Postgres:
