@@ -102,6 +102,7 @@ HEAD = """# Performance
 What `./dev bench` measured. Everything runs on one machine and each comparison in one run: each round asks everybody
 in turn, beginning with another one each time, with the same client. Absolute figures move with the machine; quote the
 ratios. DCMTK and Orthanc run with `TCP_NODELAY=1`, without which they stall for 40 ms in every exchange on loopback.
+What falls short of what we aim at, and why, is in [performance-goals.md](performance-goals.md).
 
 Run it yourself: `./dev bench`, or a part of it, whose section is then replaced: `./dev bench {names}`.
 """
