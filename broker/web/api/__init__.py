@@ -1,0 +1,11 @@
+"""The same lists and actions as JSON, one file per noun, and /healthz. Errors are problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from broker.web.api import deliveries, health, messages, orders, studies, worklist
+
+router = APIRouter()
+for _noun in (health, worklist, orders, messages, studies, deliveries):
+    router.include_router(_noun.router)

@@ -1,0 +1,51 @@
+"""Deliveries and destinations as JSON, and acting on deliveries."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from broker.web.api.reading import ApiPage, Checked, rows
+from broker.web.pages import Id, Text, TheDashboard
+
+router = APIRouter()
+
+
+@router.get("/api/deliveries")
+def deliveries(
+    board: TheDashboard, page: ApiPage, state: Text = "", destination: Text = "", study: Text = ""
+) -> list[dict[str, Any]]:
+    """List deliveries."""
+    return rows(
+        board.reports.deliveries(
+            state=state or None, destination=destination or None, study_instance_uid=study or None, page=page
+        )
+    )
+
+
+@router.get("/api/deliveries/{delivery_id}")
+def delivery(board: TheDashboard, delivery_id: Id) -> dict[str, Any]:
+    """Answer one delivery."""
+    return asdict(board.reports.delivery(delivery_id))
+
+
+@router.post("/api/deliveries/{delivery_id}/retry")
+def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
+    """Try a delivery again now; answers it as it then stands."""
+    board.actions.retry(delivery_id, actor="api")
+    return asdict(board.reports.delivery(delivery_id))
+
+
+@router.post("/api/deliveries/{delivery_id}/cancel")
+def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
+    """Cancel a delivery; answers it as it then stands."""
+    board.actions.cancel(delivery_id, actor="api")
+    return asdict(board.reports.delivery(delivery_id))
+
+
+@router.get("/api/destinations")
+def destinations(board: TheDashboard) -> list[dict[str, Any]]:
+    """List destinations with their queues."""
+    return rows(board.reports.destinations(now=board.clock.now()))

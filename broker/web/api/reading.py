@@ -1,0 +1,28 @@
+"""What the JSON API's files share: the page asked for, the token that changes want, rows as objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+
+from broker.web import security
+from broker.workflow.reports_port import MAX_PAGE, Page
+
+Checked = Annotated[None, Depends(security.check_token)]
+
+
+def _page(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50, offset: Annotated[int, Query(ge=0)] = 0
+) -> Page:
+    return Page(limit=limit, offset=offset)
+
+
+ApiPage = Annotated[Page, Depends(_page)]
+
+
+def rows(lines: Sequence[Any]) -> list[dict[str, Any]]:
+    """Answer lines as JSON objects."""
+    return [asdict(line) for line in lines]

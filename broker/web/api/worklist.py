@@ -1,0 +1,33 @@
+"""Scheduled procedure steps as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from broker.web.api.reading import ApiPage, rows
+from broker.web.pages import Text, TheDashboard
+
+router = APIRouter()
+
+
+@router.get("/api/worklist")
+def worklist(
+    board: TheDashboard,
+    page: ApiPage,
+    modality: Text = "",
+    station: Text = "",
+    status: Text = "",
+    q: Text = "",
+) -> list[dict[str, Any]]:
+    """List scheduled procedure steps."""
+    return rows(
+        board.reports.worklist(
+            modality=modality or None,
+            station=station or None,
+            status=status or None,
+            text=q or None,
+            page=page,
+        )
+    )
