@@ -110,6 +110,8 @@ class RetryLater:
     """After so many tries of this kind it is a Rejected (or, if `then_config`, a Misconfigured)."""
     then_config: bool = False
     first_delay_s: float | None = None
+    ours: bool = False
+    """The trouble is here: it does not count against the destination."""
 
 
 @dataclass(frozen=True, slots=True)

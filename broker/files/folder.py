@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.domain.values import UID
+from broker.workflow.own_disk import is_of_the_machine, wait_for_the_machine, word_of
 from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
@@ -130,7 +131,9 @@ class FolderDestination:
         try:
             source = item.path.open("rb")
         except OSError as error:
-            progress.reject(item, f"the stored file cannot be read ({_word(error)})")
+            if is_of_the_machine(error):
+                return wait_for_the_machine(error)
+            progress.reject(item, f"the stored file cannot be read ({word_of(error)})")
             return None
         with source:
             try:
@@ -248,13 +251,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _word(error: OSError) -> str:
-    """Answer the system's word for an error, without the path, which holds UIDs of a patient's study."""
-    return os.strerror(error.errno) if error.errno else "input/output error"
-
-
 def _outcome_of(error: OSError) -> RetryLater | Misconfigured:
     """Tell trouble that passes from trouble that somebody has to mend."""
     if error.errno in _CONFIGURATION_ERRORS:
-        return Misconfigured(f"the folder cannot be written: {_word(error)}")
-    return RetryLater(f"the folder cannot be written just now: {_word(error)}")
+        return Misconfigured(f"the folder cannot be written: {word_of(error)}")
+    return RetryLater(f"the folder cannot be written just now: {word_of(error)}")

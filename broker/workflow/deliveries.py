@@ -212,7 +212,7 @@ def _settle(
         # Locks are taken in one order everywhere: the destination, then the row.
         if grip.settled_items or isinstance(outcome, (Delivered, MoreToSend, Rejected)):
             note_contact(uow, entry.name, now=now, policy=breaker)
-        elif isinstance(outcome, (RetryLater, Unknown)) and not defect:
+        elif _is_the_destinations(outcome) and not defect:
             note_failure(uow, entry.name, outcome.reason, now=now, policy=breaker)
         # This UPDATE holds the row: no image joins between counting what waits and leaving.
         grip.hold_in(uow)
@@ -250,6 +250,11 @@ def _settle(
         uow.commit()
     failpoint("settle.after_commit")
     return settlement, following
+
+
+def _is_the_destinations(outcome: Outcome) -> bool:
+    """Answer whether a failed try counts against the destination."""
+    return isinstance(outcome, Unknown) or (isinstance(outcome, RetryLater) and not outcome.ours)
 
 
 _EVENT_NAMES = {

@@ -112,6 +112,18 @@ def test_a_bad_item_does_not_stop_the_good_ones(destination, tmp_path):
     assert str(tmp_path) not in outcome.reason
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_stored_file_that_cannot_be_opened_just_now_waits(destination, tmp_path, unopenable, number):
+    parcel = [an_item(an_image(), tmp_path / "store", number) for number in (1, 2)]
+    ledger = Ledger()
+    with unopenable(parcel[1].path, number):
+        outcome = destination.send(a_parcel(parcel), ledger)
+    assert isinstance(outcome, RetryLater)
+    assert outcome.ours
+    assert (ledger.delivered, ledger.rejected) == ([1], [])
+    assert isinstance(destination.send(a_parcel(parcel[1:]), ledger), Delivered)
+
+
 def test_a_relative_path_that_leaves_the_data_directory_is_misconfigured(tmp_path):
     data_dir = tmp_path / "data"
     data_dir.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import socket
@@ -581,6 +582,22 @@ def test_an_object_without_pixels_is_refused_alone(printer, destination_to, item
     parcel = items(1, PixelData=None, Rows=None) + items(1, first=2)
     assert isinstance(destination_to(peer.port).send(a_parcel(parcel), ledger), Rejected)
     assert (ledger.rejected, ledger.delivered) == ([1], [2])
+
+
+@pytest.mark.parametrize("is_before_the_first_film", [True, False])
+def test_a_picture_that_cannot_be_opened_just_now_waits_and_printed_films_stay_settled(
+    printer, destination_to, items, unopenable, is_before_the_first_film
+):
+    peer, ledger, parcel = printer(), Ledger(), items(2)
+    destination = destination_to(peer.port, layout={"columns": 1, "rows": 1})
+    # It is opened once before the first film, and once for its own.
+    with unopenable(parcel[1].path, errno.EMFILE, first=0 if is_before_the_first_film else 1):
+        outcome = destination.send(a_parcel(parcel), ledger)
+    assert isinstance(outcome, RetryLater)
+    assert outcome.ours
+    printed = [] if is_before_the_first_film else [1]
+    assert (ledger.delivered, ledger.rejected, len(peer.printed)) == (printed, [], len(printed))
+    assert isinstance(destination.send(a_parcel(parcel[len(printed) :]), ledger), Delivered)
 
 
 def test_colour_is_printed_as_gray(printer, destination_to, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -547,6 +548,45 @@ def test_a_missing_and_a_shortened_file_refuse_their_items_alone(scp, destinatio
     assert isinstance(outcome, Rejected)
     assert str(tmp_path) not in outcome.reason
     assert (ledger.rejected, ledger.delivered) == ([1, 2], [3, 4])
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_stored_file_that_cannot_be_opened_just_now_waits_and_the_others_go_on(
+    scp, destination_to, items, unopenable, number
+):
+    parcel, ledger = items(3), Ledger()
+    destination = destination_to(scp().port)
+    with unopenable(parcel[0].path, number):
+        outcome = destination.send(a_parcel(parcel), ledger)
+    assert isinstance(outcome, RetryLater)
+    assert outcome.ours
+    assert (ledger.delivered, ledger.rejected) == ([2, 3], [])
+    assert isinstance(destination.send(a_parcel(parcel[:1]), ledger), Delivered)
+
+
+def test_a_disk_that_fails_in_the_middle_of_an_object_is_not_the_peers_fault(
+    scp, destination_to, items, unopenable
+):
+    parcel, ledger = items(2), Ledger()
+    peer = scp()
+    destination = destination_to(peer.port)
+    with unopenable(parcel[0].path, errno.EIO, when_read=True):
+        outcome = destination.send(a_parcel(parcel), ledger)
+    assert isinstance(outcome, RetryLater)
+    assert outcome.ours
+    assert (ledger.delivered, ledger.rejected) == ([2], [])
+    assert peer.received == [parcel[1].sop_instance_uid]
+
+
+def test_a_file_that_cannot_be_opened_to_be_encoded_anew_waits(scp, destination_to, tmp_path, unopenable):
+    item, ledger = an_item(an_image(), tmp_path / "store", 1), Ledger()
+    destination = destination_to(scp(contexts=[(CTImageStorage, [ImplicitVRLittleEndian])]).port)
+    with unopenable(item.path, errno.EMFILE):
+        outcome = destination.send(a_parcel([item]), ledger)
+    assert isinstance(outcome, RetryLater)
+    assert outcome.ours
+    assert ledger.results == []
+    assert isinstance(destination.send(a_parcel([item]), ledger), Delivered)
 
 
 # ---- TLS -----------------------------------------------------------------------------------------------

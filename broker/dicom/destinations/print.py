@@ -30,6 +30,7 @@ from broker.dicom.objects.codestreams import Unrenderable
 from broker.dicom.objects.pixels import PixelLimits, StoredImage, typed_errors
 from broker.dicom.objects.rendering import fitted, luminance, picture_of, quantised
 from broker.domain.delivery import Delivered, Misconfigured, MoreToSend, Outcome, Rejected, Unknown
+from broker.workflow.own_disk import wait_for_the_machine
 from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
@@ -68,7 +69,7 @@ class PrintDestination:
                 detail, ok = PrintSession(association, self._name).check_printer(), True
         except AssociationError as error:
             detail, ok = f"{judge_error(error).reason}: {error}", False
-        except (PrintFailed, Unannotatable) as error:
+        except (PrintFailed, Unannotatable, OSError) as error:
             detail, ok = str(error), False
         return CheckResult(ok=ok, detail=detail, duration_s=self._clock.monotonic() - began_s)
 
@@ -81,9 +82,12 @@ class PrintDestination:
             return Rejected(f"it would take more than {self._options.max_films} films (option max_films)")
         try:
             lettering = Lettering(self._font)
+            printables = self._printables(items, lettering, progress)
         except Unannotatable as error:
             return Misconfigured(str(error))
-        outcome = self._print(self._printables(items, lettering, progress), lettering, progress)
+        except OSError as error:
+            return wait_for_the_machine(error)
+        outcome = self._print(printables, lettering, progress)
         progress.flush()
         if outcome is None and progress.rejected:
             outcome = Rejected(f"{progress.rejected} not printed: {progress.first_refusal}")
@@ -146,6 +150,10 @@ class PrintDestination:
         except PrintFailed as failure:
             self._clean_up(session)
             return failure.outcome
+        except OSError as error:
+            # The network's trouble arrives as AssociationError: our own disk, while a film was being filled.
+            self._clean_up(session)
+            return wait_for_the_machine(error)
         except AssociationError:
             # Only the release can end here: everything before it is answered.
             return None

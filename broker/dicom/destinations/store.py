@@ -18,7 +18,7 @@ from broker.dicom.network.failures import (
     AssociationLost,
     ContextNotAccepted,
 )
-from broker.dicom.network.payload import PayloadTooShort
+from broker.dicom.network.payload import PayloadTooShort, PayloadUnreadable
 from broker.dicom.network.status import judge_error, outcome_of
 from broker.dicom.objects.transcode import Untranscodable, encoded_as
 from broker.domain.delivery import Delivered, Outcome
@@ -172,10 +172,12 @@ class StoreDestination:
             run.drop(kept)
             run.progress.reject(item, "the stored file is shorter than it was")
             return None
+        except PayloadUnreadable as failure:
+            run.drop(kept)
+            return run.unreadable(item, failure.error)
         except OSError as error:
             # Network trouble arrives as AssociationError: this is our own disk.
-            run.progress.reject(item, f"the stored file cannot be read ({error.strerror})")
-            return None
+            return run.unreadable(item, error)
         return run.answered(item, kept, reply.status)
 
     def _context(self, kept: KeptAssociation, item: ParcelItem) -> AcceptedContext:

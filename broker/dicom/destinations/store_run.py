@@ -9,6 +9,7 @@ from broker.dicom.destinations.associations import AssociationPool, KeptAssociat
 from broker.dicom.network.status import FailureClass, ServiceKind, Verdict, judge_status, outcome_of
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.failpoints import failpoint
+from broker.workflow.own_disk import is_of_the_machine, wait_for_the_machine, word_of
 from broker.workflow.ports import ParcelItem
 from broker.workflow.progress import Progress
 
@@ -110,11 +111,19 @@ class StoreRun:
         # An object that breaks one association after the other waits, so that the others can go on.
         return self._stray(verdict, detail) if is_last_try else None
 
+    def unreadable(self, item: ParcelItem, error: OSError) -> RetryLater | None:
+        """Note that the stored file of an item cannot be read."""
+        if is_of_the_machine(error):
+            return self._set_aside(wait_for_the_machine(error))
+        self.progress.reject(item, f"the stored file cannot be read ({word_of(error)})")
+        return None
+
     def _stray(self, verdict: Verdict, detail: str) -> Stop | None:
         """Note a failure that may be this object's alone: it waits for the next attempt, the others go on."""
         outcome = outcome_of(verdict, detail)
-        if not isinstance(outcome, RetryLater):
-            return outcome
+        return self._set_aside(outcome) if isinstance(outcome, RetryLater) else outcome
+
+    def _set_aside(self, outcome: RetryLater) -> RetryLater | None:
         self._strays += 1
         self._strays_in_a_row += 1
         self._first_stray = self._first_stray or outcome

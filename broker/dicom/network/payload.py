@@ -15,6 +15,15 @@ class PayloadTooShort(Exception):
     """The file ended before the announced length: it was changed while it was sent."""
 
 
+class PayloadUnreadable(Exception):
+    """The file could not be read on. Not an OSError: those are the connection's."""
+
+    def __init__(self, error: OSError) -> None:
+        """Keep what the system said."""
+        super().__init__(error)
+        self.error = error
+
+
 def data_set_parts(
     context_id: int, payload: BinaryIO | Buffer, length: int | None, *, payload_bytes: int
 ) -> Iterator[tuple[list[Buffer], int]]:
@@ -40,7 +49,10 @@ def data_set_parts(
         wanted = min(left, len(chunk))
         filled = 0
         while filled < wanted:
-            count = payload.readinto(chunk[filled:wanted])  # type: ignore[attr-defined]
+            try:
+                count = payload.readinto(chunk[filled:wanted])  # type: ignore[attr-defined]
+            except OSError as error:
+                raise PayloadUnreadable(error) from error
             if not count:
                 raise PayloadTooShort
             filled += count

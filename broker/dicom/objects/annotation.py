@@ -7,6 +7,7 @@ is refused with the reason.
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pydicom.dataset import Dataset
 from broker.dicom.objects.codestreams import Unrenderable
 from broker.dicom.objects.rendering import WHITE, PValues
 from broker.domain.values import parse_date
+from broker.workflow.own_disk import is_of_the_machine
 
 BUILT_IN_FONT = Path(__file__).with_name("fonts") / "DejaVuSans.ttf"
 """Draws Latin, Greek, Cyrillic, Hebrew, Arabic and more; other scripts need a font of the site."""
@@ -57,11 +59,13 @@ class Lettering:
     """Draws captions in one font."""
 
     def __init__(self, font: Path | None = None) -> None:
-        self._path = str(font or BUILT_IN_FONT)
         try:
+            self._file = (font or BUILT_IN_FONT).read_bytes()  # once, not for every size
             self._font = lru_cache(maxsize=32)(self._load)
             self._font(_COVERAGE_SIZE)
         except OSError as error:
+            if is_of_the_machine(error):
+                raise
             raise Unannotatable("the font file cannot be read") from error
         self._draws = lru_cache(maxsize=4096)(self._can_draw_character)
 
@@ -89,7 +93,7 @@ class Lettering:
         raise Unannotatable("the image box is too small for the patient's data")
 
     def _load(self, size: int) -> ImageFont.FreeTypeFont:
-        return ImageFont.truetype(self._path, size)
+        return ImageFont.truetype(io.BytesIO(self._file), size)
 
     def _can_draw_character(self, character: str) -> bool:
         if unicodedata.bidirectional(character) in _NEEDS_SHAPING and not features.check("raqm"):

@@ -34,6 +34,8 @@ def main(descriptor: int) -> None:
                 head, body = _answer(request)
             except BrokerError as error:
                 head, body = {"error": str(error)}, b""
+            except OSError as error:
+                head, body = {"errno": error.errno, "error": "the object cannot be read"}, b""
             except (Exception, MemoryError) as error:
                 head, body = {"error": f"the pixel data cannot be decoded ({type(error).__name__})"}, b""
             send(sock, json.dumps(head).encode())

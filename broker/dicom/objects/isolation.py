@@ -44,7 +44,10 @@ class IsolatedDecoder:
         self._owner = os.getpid()
 
     def ask(self, request: Request) -> tuple[Head, bytes]:
-        """Answer what the decoder says about `request`. Raises Unrenderable when it fails or does not survive."""
+        """Answer what the decoder says about `request`. Raises Unrenderable when it fails or does not survive.
+
+        Raises OSError when no process can be started, or it cannot read the file: that says nothing of the object.
+        """
         with self._lock:
             for is_last in (False, True):
                 is_new = self._start()
@@ -59,6 +62,8 @@ class IsolatedDecoder:
                         continue  # it had ended for want of work
                     _log.warning("decoder died", exit_code=code)
                     raise Unrenderable("the decoder did not survive the pixel data") from None
+                if head.get("errno"):
+                    raise OSError(head["errno"], os.strerror(head["errno"]))
                 if "error" in head:
                     raise Unrenderable(str(head["error"]))
                 return head, body

@@ -35,6 +35,7 @@ from pydicom.uid import (
 from broker.dicom.objects.codestreams import Unrenderable, check_codestream
 from broker.dicom.objects.isolation import decoder
 from broker.errors import BrokerError
+from broker.workflow.own_disk import is_of_the_machine
 
 Pixels = npt.NDArray[Any]
 
@@ -296,7 +297,10 @@ def inflated(file: BinaryIO, path: Path, limits: PixelLimits) -> BinaryIO | None
 
 @contextmanager
 def typed_errors(what: str) -> Iterator[None]:
-    """Turn whatever a decoder throws into Unrenderable; its own text may hold values, so it stays out."""
+    """Turn whatever a decoder throws into Unrenderable; its own text may hold values, so it stays out.
+
+    Trouble of this machine says nothing about the object and stays the OSError it is.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -304,4 +308,6 @@ def typed_errors(what: str) -> Iterator[None]:
     except BrokerError:
         raise
     except (Exception, MemoryError) as error:
+        if isinstance(error, OSError) and is_of_the_machine(error):
+            raise
         raise Unrenderable(f"{what} ({type(error).__name__})") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -78,6 +79,25 @@ def test_a_request_that_makes_no_sense_is_a_typed_error_and_the_decoder_lives(is
     pid = isolated._process.pid
     assert ask(isolated, path).shape == (64, 64)
     assert isolated._process.pid == pid
+
+
+def test_a_disk_that_fails_says_nothing_about_the_pixels(isolated, path):
+    with pytest.raises(OSError) as failure:
+        ask(isolated, "/proc/self/mem")  # reading its first page is an input/output error
+    assert failure.value.errno == errno.EIO
+    assert ask(isolated, path).shape == (64, 64)
+
+
+def test_no_handle_for_a_decoder_says_nothing_about_the_pixels(isolated, path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.dicom.objects.isolation.subprocess.Popen", refuse)
+        with pytest.raises(OSError) as failure:
+            ask(isolated, path)
+    assert failure.value.errno == errno.EMFILE
+    assert ask(isolated, path).shape == (64, 64)
 
 
 def test_threads_take_turns(isolated, path):

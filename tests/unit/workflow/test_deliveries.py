@@ -525,6 +525,14 @@ def test_five_failures_in_a_row_open_the_breaker_and_open_costs_no_tries(ward):
     assert ward.sweep().due == ()
 
 
+def test_trouble_of_our_own_disk_is_not_the_destinations(ward):
+    for _ in range(6):
+        ward.archive.script = [RetryLater("no handle left", ours=True)]
+        ward.deliver(key := ward.owe(1), **without_drain())
+        assert ward.row(key).state is S.PENDING
+    assert ward.health() is None or ward.health().failures == 0
+
+
 def test_a_success_between_keeps_the_breaker_closed(ward):
     fail(ward, 4)
     ward.deliver(ward.owe(1), **without_drain())
