@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from broker.web import security
+from broker.web.navigation import Place
 from broker.web.ports import Dashboard
 from broker.web.timeline import tell
+from broker.workflow.overview_port import NeedsPerson
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+REFUSED_LATELY = timedelta(hours=24)
 MEANING = {
     "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
@@ -32,9 +36,10 @@ MEANING = {
 class Pages:
     """Renders templates with what every page shows."""
 
-    def __init__(self, dashboard: Dashboard) -> None:
+    def __init__(self, dashboard: Dashboard, places: Sequence[Place] = ()) -> None:
         """Prepare the environment: autoescape always, undefined names are errors."""
         self._dashboard = dashboard
+        self._places = places
         self._templates = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=select_autoescape(default=True),
@@ -63,10 +68,17 @@ class Pages:
             version=dashboard.version,
             now=dashboard.clock.now(),
             path=request.url.path,
+            places=self._places,
+            # A page about a problem asks nothing of the database, which may be the problem.
+            needs=self._needs() if status_code < 400 else NeedsPerson(),
             csrf=security.token(request),
             **values,
         )
         return HTMLResponse(body, status_code=status_code)
+
+    def _needs(self) -> NeedsPerson:
+        since = self._dashboard.clock.now() - REFUSED_LATELY
+        return self._dashboard.reports.needs_person(refused_since=since)
 
     def clock(self, at: datetime | None) -> str:
         """Say an instant in the site's time: the time alone today, with the date before."""

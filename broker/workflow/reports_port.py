@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from broker.workflow.overview_port import OverviewReports
+
 MAX_PAGE = 500
 
 
@@ -175,7 +177,7 @@ class DayCounts:
     unrouted_studies: int
 
 
-class Reports(Protocol):
+class Reports(OverviewReports, Protocol):
     """Reads for people; every method is one or few bounded statements in a read-only transaction."""
 
     def worklist(

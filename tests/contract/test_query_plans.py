@@ -82,6 +82,7 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
     [
         lambda reports: reports.destinations(now=NOW),
         lambda reports: reports.day(since=NOW),
+        lambda reports: reports.needs_person(refused_since=NOW),
         lambda reports: reports.orders(incomplete=True),
         lambda reports: reports.orders(text="x"),
         lambda reports: reports.worklist(date="20261121", text="x"),
@@ -89,11 +90,17 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
         lambda reports: reports.deliveries(state="dead"),
         lambda reports: reports.studies(state="unrouted"),
     ],
-    ids=["destinations", "day", "incomplete", "orders", "a day", "all days", "dead", "unrouted"],
+    ids=["destinations", "day", "badges", "incomplete", "orders", "a day", "all days", "dead", "unrouted"],
 )
 def test_pages_that_are_looked_at_all_day_read_no_table_from_end_to_end(sqlite_engine, report):
     plans = plans_of(sqlite_engine, lambda: report(SqlReports(sqlite_engine)))
-    whole = ("SCAN delivery", "SCAN instance", "SCAN imaging_order", "SCAN scheduled_procedure_step")
+    whole = (
+        "SCAN delivery",
+        "SCAN instance",
+        "SCAN imaging_order",
+        "SCAN scheduled_procedure_step",
+        "SCAN event",
+    )
     assert plans
     assert not [p for p in plans if p in whole or ("SCAN" in p and "ix_delivery_destination" in p)], plans
 

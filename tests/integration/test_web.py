@@ -289,6 +289,35 @@ def test_a_part_that_does_not_serve_comes_before_everything(board, hospital):
     assert "<h1>The dicom role does not serve." in text
 
 
+def test_the_rail_counts_what_needs_a_person_on_every_page(client, hospital, store):
+    store(
+        lambda uow: [uow.messages.add(a_message(n, outcome=MessageOutcome.PARKED)) for n in range(10, 1020)]
+    )
+    for path in ("/worklist", f"/orders/{hospital['order']}"):
+        text = client.get(path).text
+        assert '<span class="badge" title="1 incomplete">1<' in text
+        assert '<span class="badge" title="1 dead">1<' in text
+        assert '<span class="badge" title="1,000+ parked">1,000+<' in text
+
+
+def test_a_refused_device_is_counted_once_and_for_a_day(board, store, clock):
+    def knock(name):
+        return Event(EventName.DEVICE_REFUSED, Subject.DEVICE, actor=name)
+
+    store(lambda uow: [uow.record(knock(name)) for name in ("CT9", "CT9", "MR7")])
+    day = timedelta(hours=24)
+    assert board.reports.needs_person(refused_since=clock.now() - day).refused_devices == 2
+    assert board.reports.needs_person(refused_since=clock.now() + day).refused_devices == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [("/", "Overview"), ("/orders", "Find"), (f"/studies/{STUDY}", "Find"), ("/deliveries/1", "Deliveries")],
+)
+def test_the_rail_says_where_one_is(client, hospital, path, place):
+    assert re.findall(r'aria-current="page">(\w+)', client.get(path).text) == [place]
+
+
 def test_the_overview_is_calm_when_nothing_is_wrong(client, store):
     store(lambda uow: a_stored_entry(uow, 1))
     assert "<h1>All is flowing. 1 order, 0 deliveries today.</h1>" in client.get("/").text

@@ -200,6 +200,40 @@ def test_keys_find_and_walk_the_rows(chromium, broker):
     context.close()
 
 
+def test_the_keys_are_told_by_a_dialog_that_gives_the_focus_back(chromium, broker):
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    tab = context.new_page()
+    tab.goto("/deliveries?state=DEAD")
+    tab.keyboard.press("j")
+    tab.keyboard.press("?")
+    dialog = tab.get_by_role("dialog", name="Keys")
+    assert dialog.is_visible()
+    assert "Go to the row's Retry" in dialog.inner_text()
+    tab.keyboard.press("Escape")
+    assert dialog.is_hidden()
+    assert tab.locator(":focus").get_attribute("href").startswith("/deliveries/")
+    tab.keyboard.press("r")
+    assert tab.locator(":focus").inner_text() == "Retry now"
+    tab.get_by_role("button", name="Keys").click()
+    dialog.get_by_role("button", name="Close").click()
+    assert dialog.is_hidden()
+    tab.keyboard.press("g")
+    tab.keyboard.press("m")
+    tab.wait_for_url("**/messages")
+    context.close()
+
+
+def test_the_first_tab_skips_to_the_content_and_the_rail_counts_what_needs_a_person(page):
+    page.goto("/messages")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").inner_text() == "Skip to the content"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.locator(":focus").get_attribute("id") == "find"
+    badge = page.get_by_role("navigation", name="Main").get_by_role("link", name="Deliveries 1 dead")
+    assert badge.locator(".badge").is_visible()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
     """WCAG 2.2 1.4.3: 4.5 to 1, for old screens and tired eyes."""

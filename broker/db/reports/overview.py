@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, distinct, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, Table, distinct, func, literal_column, select
 
 from broker.db.delivery_states import in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.reports.reading import Reader, mappings
-from broker.db.schema import DELIVERY, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP
+from broker.db.schema import DELIVERY, EVENT, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP
 from broker.domain.delivery import DeliveryState
+from broker.domain.events import EventName
 from broker.domain.steps import StepStatus
+from broker.workflow.overview_port import MOST_COUNTED, NeedsPerson
 from broker.workflow.ports import MessageOutcome
 from broker.workflow.reports_port import DayCounts, RoleLine
+
+_LOOKED_AT = 20_000
+"""Images and refusals behind a badge are many per study and device; more of them are not looked at."""
 
 
 class OverviewReports(Reader):
@@ -60,6 +65,38 @@ class OverviewReports(Reader):
                 connection, select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
             )[0]
         return DayCounts(**row)
+
+    def needs_person(self, *, refused_since: datetime) -> NeedsPerson:
+        """Count what waits for a person; devices by their refusals since an instant."""
+        enough = MOST_COUNTED + 1
+        parked = MESSAGE.c.outcome == MessageOutcome.PARKED.value
+        incomplete = INCOMPLETE_ORDERS.limit(enough).subquery()
+        unrouted = select(INSTANCE.c.study_instance_uid).where(
+            INSTANCE.c.state == literal_column("'UNROUTED'")
+        )
+        refused = select(EVENT.c.actor).where(
+            EVENT.c.name == EventName.DEVICE_REFUSED.value, EVENT.c.at >= refused_since
+        )
+        counts: dict[str, Any] = {
+            "dead_deliveries": _rows(select(DELIVERY.c.id).where(in_state(DeliveryState.DEAD)).limit(enough)),
+            "parked_messages": _rows(select(MESSAGE.c.id).where(parked).limit(enough)),
+            "incomplete_orders": select(func.count(distinct(incomplete.c.order))),
+            "unrouted_studies": _different(unrouted.limit(_LOOKED_AT), "study_instance_uid"),
+            "refused_devices": _different(refused.limit(_LOOKED_AT), "actor"),
+        }
+        with self._reading() as connection:
+            row = mappings(
+                connection, select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
+            )[0]
+        return NeedsPerson(**row)
+
+
+def _rows(statement: Select[Any]) -> Any:
+    return select(func.count()).select_from(statement.subquery())
+
+
+def _different(statement: Select[Any], column: str) -> Any:
+    return select(func.count(distinct(statement.subquery().c[column])))
 
 
 def _count(table: Table, *conditions: ColumnElement[bool]) -> Any:
