@@ -19,6 +19,7 @@ from broker.db.engine import DataDirectoryLock, database_url, open_engine
 from broker.db.heartbeats import forget_host, retire
 from broker.errors import BrokerError, ConfigurationError, OutOfResources
 from broker.failpoints import failpoint
+from broker.file_handles import take_handles
 from broker.logs import configure_logging
 from broker.queue import embedded_socket
 from broker.settings import Site, read_environment
@@ -37,6 +38,7 @@ def serve_all(config: Path, data_dir: Path) -> int:
     config, data_dir = config.absolute(), data_dir.absolute()
     try:
         loaded = read_site(config, os.environ)
+        take_handles("serve", loaded.site.limits)  # what is forked from here inherits them
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         with ExitStack() as stack:
             environment = read_environment(os.environ)

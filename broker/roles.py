@@ -18,6 +18,7 @@ from broker.bootstrap import Broker, open_broker
 from broker.db.heartbeats import beat, retire
 from broker.errors import OutOfResources
 from broker.failpoints import failpoint
+from broker.file_handles import take_handles
 from broker.logs import configure_logging
 from broker.settings import DicomListener, StorageListener
 from broker.signals import block, wait_for
@@ -46,6 +47,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
     block(_TOLD)
     configure_logging(role=name, level=os.environ.get("BROKER_LOG_LEVEL", "INFO"))
     with open_broker(config, data_dir, role=name) as broker:
+        take_handles(name, broker.loaded.site.limits)
         failpoint("start.before_serving")
         running = STARTERS[name](broker)
         log.info("serving", detail=_prove(running)[1])

@@ -22,9 +22,10 @@ from celery.signals import (
 
 from broker.bootstrap import open_broker
 from broker.destinations import DestinationRegistry
+from broker.file_handles import take_handles
 from broker.logs import configure_logging
 from broker.queue import celery_settings, redis_url
-from broker.settings import read_environment
+from broker.settings import Limits, read_environment
 from workers.desk import Desk
 from workers.heartbeat import Heartbeat
 from workers.tasks import register
@@ -71,7 +72,11 @@ def wired_app(config: Path, data_dir: Path) -> Celery:
     app = make_app(address, DestinationRegistry.from_entry_points().kinds(), desk)
     heartbeat = Heartbeat(desk, role=ROLE)
 
-    connect_signals(desk, on_open=heartbeat.start, on_close=heartbeat.stop)
+    def begin() -> None:
+        take_handles(ROLE, Limits())
+        heartbeat.start()
+
+    connect_signals(desk, on_open=begin, on_close=heartbeat.stop)
     return app
 
 
