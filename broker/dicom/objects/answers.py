@@ -21,7 +21,6 @@ from broker.dicom.objects.datasets import (
     SPS_SEQUENCE,
     STEP_TAGS,
     Return,
-    elements_of,
 )
 from broker.dicom.objects.elements import (
     CHARACTER_VRS,
@@ -31,13 +30,11 @@ from broker.dicom.objects.elements import (
     codecs_of,
     read_elements,
     write_element,
-    write_little,
 )
+from broker.dicom.objects.packing import HEADER, MAGIC, pack, pack_entry
 from broker.domain.character_sets import canonical_dicom_terms, transliterate
 from broker.domain.orders import WorklistEntry
 
-_HEADER = struct.Struct("<4s?xHHH")  # magic, has characters beyond ASCII, elements at the root, in the step
-_MAGIC = b"WLE1"
 UNICODE = ("ISO_IR 192",)
 NAME_NOT_WRITABLE = b"UNKNOWN"
 _PATIENT_NAME = 0x00100010
@@ -48,42 +45,7 @@ class WorklistEncoder:
 
     def encode(self, entry: WorklistEntry) -> bytes:
         """Pack everything C-FIND may answer of an entry."""
-        root, step = elements_of(entry)
-        return pack(root, step)
-
-
-def pack(root: Elements, step: Elements) -> bytes:
-    """Pack the elements of an entry; see the module for why."""
-    tags: list[int] = []
-    explicit: list[bytes] = []
-    implicit: list[bytes] = []
-    for elements in (root, step):
-        for tag in sorted(elements):
-            tags.append(tag)
-            in_explicit, in_implicit = write_little(tag, elements[tag])
-            explicit.append(in_explicit)
-            implicit.append(in_implicit)
-    # Each region ends with an end mark, where the next one starts.
-    starts = [*itertools.accumulate(map(len, explicit), initial=0)]
-    starts += itertools.accumulate(map(len, implicit), initial=starts[-1])
-    data = b"".join((*explicit, *implicit))
-    beyond_ascii = any(
-        _is_beyond_ascii(element) for elements in (root, step) for element in elements.values()
-    )
-    return b"".join(
-        (
-            _HEADER.pack(_MAGIC, beyond_ascii, len(root), len(step), 0),
-            struct.pack(f"<{len(tags)}I", *tags),
-            struct.pack(f"<{len(starts)}I", *starts),
-            data,
-        )
-    )
-
-
-def _is_beyond_ascii(element: Element) -> bool:
-    if element.items is not None:
-        return any(_is_beyond_ascii(child) for item in element.items for child in item.values())
-    return element.vr in CHARACTER_VRS and not element.value.isascii()
+        return pack_entry(entry)
 
 
 def unpack(packed: bytes) -> tuple[dict[int, Element], dict[int, Element]]:
@@ -99,13 +61,13 @@ def unpack(packed: bytes) -> tuple[dict[int, Element], dict[int, Element]]:
 
 def _layout(packed: bytes) -> tuple[int, int, bytes, tuple[int, ...], int]:
     """Give the numbers of elements, the bytes of the tags, where elements start, and where data begins."""
-    magic, _, roots, steps, _ = _HEADER.unpack_from(packed)
-    if magic != _MAGIC:
+    magic, _, roots, steps, _ = HEADER.unpack_from(packed)
+    if magic != MAGIC:
         raise ValueError("not a packed worklist entry")
     count = roots + steps
-    tags_end = _HEADER.size + 4 * count
+    tags_end = HEADER.size + 4 * count
     starts = struct.unpack_from(f"<{2 * count + 2}I", packed, tags_end)
-    return roots, steps, packed[_HEADER.size : tags_end], starts, tags_end + 4 * len(starts)
+    return roots, steps, packed[HEADER.size : tags_end], starts, tags_end + 4 * len(starts)
 
 
 # --- what is asked ---------------------------------------------------------------------------------------

@@ -99,40 +99,21 @@ STEP_TAGS = frozenset(attribute.tag for attribute in STEP_ATTRIBUTES)
 _KNOWN = {attribute.keyword: attribute for attribute in KNOWN_TAGS.values()}
 
 
-def elements_of(entry: WorklistEntry) -> tuple[dict[int, Element], dict[int, Element]]:
-    """Give all known elements of an entry, text in UTF-8: those at the root, and those of the step item."""
-    root: dict[int, Element] = {}
-    step: dict[int, Element] = {}
-    # What an entry has is a small part of what it may have, so its values lead and not the table.
-    for keyword, value in attributes_of(entry).items():
-        attribute = _KNOWN.get(keyword)
-        if attribute is None:
-            # Whatever else a mapping file fills is answered when it is asked for.
-            attribute = _further_attribute(keyword)
-            if attribute is None:
-                continue
-        element = _element(attribute, value, entry)
-        if element is not None:
-            (step if attribute.tag in STEP_TAGS else root)[attribute.tag] = element
-    for tag, special in _SPECIAL.items():
-        element = special(entry)
-        if element is not None:
-            root[tag] = element
-    return root, step
-
-
 @lru_cache(maxsize=1024)
-def _further_attribute(keyword: str) -> Attribute | None:
+def attribute_named(keyword: str) -> Attribute | None:
+    """Answer an attribute of an entry; whatever else a mapping file fills is answered when it is asked for."""
+    known = _KNOWN.get(keyword)
+    if known is not None:
+        return known
     tag = tag_for_keyword(keyword)
     return None if tag is None else Attribute(keyword, int(tag), dictionary_VR(tag)[:2], Return.OPTIONAL)
 
 
-def _element(attribute: Attribute, value: AttributeValue, entry: WorklistEntry) -> Element | None:
+def element_of(attribute: Attribute, value: AttributeValue) -> Element | None:
+    """Write an attribute of an entry, text in UTF-8; nothing when there is nothing to say."""
     if isinstance(value, str):
         if attribute.vr == "SQ":
             return None
-        if attribute.keyword == _SPS_DESCRIPTION:
-            value = _described(entry, value)
         return text_element(attribute.vr, (value,))
     if attribute.vr == "SQ":
         codes = tuple(code_item(item) for item in value if isinstance(item, Code))
@@ -140,11 +121,13 @@ def _element(attribute: Attribute, value: AttributeValue, entry: WorklistEntry) 
     return text_element(attribute.vr, [item for item in value if isinstance(item, str)])
 
 
-def _described(entry: WorklistEntry, text: str) -> str:
-    """Flag a step that was discontinued with images: it stays on the list until a person decides."""
-    if entry.step.status is not StepStatus.DISCONTINUED:
-        return text
-    return (DISCONTINUED_FLAG + text)[:64]
+def values_of(entry: WorklistEntry) -> dict[str, AttributeValue]:
+    """Answer every attribute of an entry that has a value, by keyword."""
+    values = attributes_of(entry)
+    if entry.step.status is StepStatus.DISCONTINUED and isinstance(text := values.get(_SPS_DESCRIPTION), str):
+        # Discontinued with images: it stays on the list until a person decides.
+        values[_SPS_DESCRIPTION] = (DISCONTINUED_FLAG + text)[:64]
+    return values
 
 
 def text_element(vr: str, values: Sequence[str]) -> Element | None:
@@ -248,7 +231,7 @@ def _other_ids_as_text(entry: WorklistEntry) -> Element | None:
     return text_element("LO", values) if values else None
 
 
-_SPECIAL: dict[int, Callable[[WorklistEntry], Element | None]] = {
+SPECIAL: dict[int, Callable[[WorklistEntry], Element | None]] = {
     _KNOWN[keyword].tag: special
     for keyword, special in (
         ("OtherPatientIDsSequence", _other_ids),
@@ -258,3 +241,4 @@ _SPECIAL: dict[int, Callable[[WorklistEntry], Element | None]] = {
         ("OrderFillerIdentifierSequence", lambda entry: _order_identifier(entry.order.filler_order_number)),
     )
 }
+"""Tag -> what writes it."""

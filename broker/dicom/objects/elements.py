@@ -20,8 +20,8 @@ from broker.errors import InvalidValue
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
-_KNOWN_VRS = _LONG_VRS | frozenset(
+LONG_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"))
+_KNOWN_VRS = LONG_VRS | frozenset(
     ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST",
      "TM", "UI", "UL", "US")
 )  # fmt: skip
@@ -115,7 +115,7 @@ class _Reader:
                 raise MalformedDataSet(f"there are more than {self._limits.elements} elements")
             if explicit and group != 0xFFFE:
                 vr = data[at + 4 : at + 6].decode("latin_1")
-                if vr in _LONG_VRS:
+                if vr in LONG_VRS:
                     if end - at < 12:
                         raise MalformedDataSet("an element is cut short")
                     length = int.from_bytes(data[at + 8 : at + 12], "big" if self._big else "little")
@@ -227,7 +227,7 @@ _EXPLICIT = {"<": struct.Struct("<HH2sH"), ">": struct.Struct(">HH2sH")}
 _EXPLICIT_LONG = {"<": struct.Struct("<HH2s2xI"), ">": struct.Struct(">HH2s2xI")}
 _ITEM_HEADER = {"<": struct.Struct("<HHI"), ">": struct.Struct(">HHI")}
 _ITEM_HEAD = b"\xfe\xff\x00\xe0"
-_MAX_SHORT_BYTES = 0xFFFE
+MAX_SHORT_BYTES = 0xFFFE
 
 
 def write_element(tag: int, element: Element, syntax: Syntax) -> bytes:
@@ -251,9 +251,9 @@ def write_element(tag: int, element: Element, syntax: Syntax) -> bytes:
     group, number = tag >> 16, tag & 0xFFFF
     if syntax is Syntax.IMPLICIT_LITTLE:
         return _IMPLICIT.pack(group, number, len(value)) + value
-    if vr in _LONG_VRS:
+    if vr in LONG_VRS:
         return _EXPLICIT_LONG[order].pack(group, number, vr.encode("ascii"), len(value)) + value
-    if len(value) > _MAX_SHORT_BYTES:
+    if len(value) > MAX_SHORT_BYTES:
         # PS3.5 6.2.2 note 5: what no longer fits a 16-bit length travels as UN.
         return _EXPLICIT_LONG[order].pack(group, number, b"UN", len(value)) + value
     return _EXPLICIT[order].pack(group, number, vr.encode("ascii"), len(value)) + value
@@ -271,10 +271,10 @@ def write_little(tag: int, element: Element) -> tuple[bytes, bytes]:
             value += b"\x00" if vr in ("UI", "OB", "UN") else b" "
         long_size = size.to_bytes(4, "little")
         implicit = head + long_size + value
-        if size <= _MAX_SHORT_BYTES and vr not in _LONG_VRS:
+        if size <= MAX_SHORT_BYTES and vr not in LONG_VRS:
             return head + vr.encode("ascii") + long_size[:2] + value, implicit
         # PS3.5 6.2.2 note 5: what no longer fits a 16-bit length travels as UN.
-        name = vr.encode("ascii") if vr in _LONG_VRS else b"UN"
+        name = vr.encode("ascii") if vr in LONG_VRS else b"UN"
         return head + name + b"\x00\x00" + long_size + value, implicit
     explicit_items: list[bytes] = []
     implicit_items: list[bytes] = []

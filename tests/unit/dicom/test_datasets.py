@@ -1,5 +1,6 @@
 import contextlib
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given
@@ -7,7 +8,17 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from broker.dicom.objects.answers import AnswerStyle, AnswerWriter, ReturnKeys, WorklistEncoder
-from broker.dicom.objects.datasets import ROOT_ATTRIBUTES, SPS_SEQUENCE, STEP_ATTRIBUTES, Return
+from broker.dicom.objects.datasets import (
+    ROOT_ATTRIBUTES,
+    SPECIAL,
+    SPS_SEQUENCE,
+    STEP_ATTRIBUTES,
+    STEP_TAGS,
+    Return,
+    attribute_named,
+    element_of,
+    values_of,
+)
 from broker.dicom.objects.elements import (
     Element,
     Limits,
@@ -20,6 +31,8 @@ from broker.dicom.objects.elements import (
     write_elements,
     write_little,
 )
+from broker.dicom.objects.packing import pack, pack_entry
+from broker.domain.orders import Code
 from broker.domain.steps import StepStatus
 from tests.data_sets import pydicom_reads, pydicom_writes
 from tests.worklist_entries import an_entry, with_patient
@@ -345,3 +358,38 @@ def test_no_damaged_data_set_makes_the_reader_fail_otherwise(tree, syntax, data)
 )
 def test_text_is_read_in_the_character_set_it_says_or_most_likely_has(value, terms, expected):
     assert decode(value, "PN", codecs_of(terms)) == expected
+
+
+_KEYWORDS = st.sampled_from([attribute.keyword for attribute in (*ROOT_ATTRIBUTES, *STEP_ATTRIBUTES)])
+_TEXTS = st.one_of(
+    st.sampled_from(
+        ["", " ", "\\", "1", "65536", "CT\\MR", " two\nlines ", "x" * 65534, "x" * 65535, "MÜLLER^JÖRG"]
+    ),
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=40),
+)
+_VALUES = st.one_of(
+    _TEXTS,
+    st.lists(_TEXTS, max_size=3).map(tuple),
+    st.lists(st.builds(Code, _TEXTS, _TEXTS, _TEXTS, st.one_of(st.none(), _TEXTS)), max_size=2).map(tuple),
+)
+_ATTRIBUTES = st.dictionaries(st.one_of(_KEYWORDS, st.just("OtherPatientIDs")), _VALUES, max_size=8)
+
+
+@given(patient=_ATTRIBUTES, order=_ATTRIBUTES, step=_ATTRIBUTES, status=st.sampled_from(StepStatus))
+def test_an_entry_is_packed_as_its_elements_are(patient, order, step, status):
+    entry = an_entry(3)
+    entry = replace(
+        entry,
+        patient=replace(entry.patient, attributes=patient),
+        order=replace(entry.order, attributes=order),
+        step=replace(entry.step, attributes=step, status=status),
+    )
+    elements = {}
+    for keyword, value in values_of(entry).items():
+        attribute = attribute_named(keyword)
+        elements[attribute.tag] = element_of(attribute, value)
+    elements = {tag: element for tag, element in elements.items() if element is not None}
+    root = {tag: element for tag, element in elements.items() if tag not in STEP_TAGS}
+    root |= {tag: element for tag, special in SPECIAL.items() if (element := special(entry)) is not None}
+    step_item = {tag: element for tag, element in elements.items() if tag in STEP_TAGS}
+    assert pack_entry(entry) == pack(root, step_item)
