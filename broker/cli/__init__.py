@@ -14,6 +14,7 @@ from broker.cli import (
     deliveries,
     demo,
     destinations,
+    find,
     hl7,
     images,
     messages,
@@ -47,6 +48,7 @@ def root(
 serving.add_to(app)
 backup.add_to(app)
 demo.add_to(app)
+find.add_to(app)
 for noun in (worklist, orders, images, routes, deliveries, destinations, messages, hl7, config, database):
     app.add_typer(noun.app)
 

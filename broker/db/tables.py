@@ -210,6 +210,7 @@ class StepRow(SQLModel, table=True):
         ),
         Index("ix_step_study", "study_instance_uid"),
         Index("ix_step_modality_start", "offered", "modality", "start_date"),
+        Index("ix_step_sps_id", "scheduled_procedure_step_id"),
     )
     id: int | None = _id()
     procedure: int = _fk("requested_procedure.id")
@@ -300,6 +301,9 @@ class MessageRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_hl7_message_key", "sending_application", "sending_facility", "message_control_id"),
         Index("ix_hl7_message_outcome_received", "outcome", "received_at"),
+        # Lists of one sender or one type of message, newest first.
+        Index("ix_hl7_message_sender_received", "sending_application", "received_at"),
+        Index("ix_hl7_message_type_received", "message_type", "received_at"),
         Index("ix_hl7_message_control_id", "message_control_id"),
     )
     id: int | None = _id()

@@ -8,8 +8,13 @@ from datetime import datetime, tzinfo
 from typing import Protocol
 
 from broker.workflow.explain import ExplainedRoute
+from broker.workflow.find_port import FindReports
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import Reports
+
+
+class PageReports(Reports, FindReports, Protocol):
+    """Everything the pages read."""
 
 
 class Actions(Protocol):
@@ -35,7 +40,7 @@ class HealthPart:
 class Dashboard:
     """Everything the web application is built with."""
 
-    reports: Reports
+    reports: PageReports
     actions: Actions
     health: Callable[[], Sequence[HealthPart]]
     explain: Callable[[str], Sequence[ExplainedRoute]]

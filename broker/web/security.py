@@ -51,10 +51,20 @@ async def check_token(request: Request) -> None:
     cookie = request.cookies.get(COOKIE, "")
     sent = request.headers.get(HEADER, "")
     if not sent and "application/x-www-form-urlencoded" in request.headers.get("content-type", ""):
-        sent = parse_qs((await _body(request)).decode("utf-8", "replace")).get(FIELD, [""])[0]
+        sent = (await form_of(request)).get(FIELD, "")
     # As bytes: texts beyond ASCII cannot be compared in constant time.
     if len(cookie) != _TOKEN_CHARS or not hmac.compare_digest(cookie.encode(), sent.encode()):
         raise HTTPException(403, "The form has expired; reload the page and try again.")
+
+
+async def form_of(request: Request) -> dict[str, str]:
+    """Answer the fields of a form, the first of each name. Raises 413."""
+    fields: dict[str, str] | None = getattr(request.state, "form", None)
+    if fields is None:
+        text = (await _body(request)).decode("utf-8", "replace")
+        fields = {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
+        request.state.form = fields  # the body can be read once, and a guard has read it before the page
+    return fields
 
 
 async def _body(request: Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.db.reports.deliveries import DeliveryReports
+from broker.db.reports.find import SqlFindReports
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
@@ -15,6 +16,7 @@ class SqlReports(
     WorklistReports,
     OrderReports,
     MessageReports,
+    SqlFindReports,
     StudyReports,
     DeliveryReports,
     OverviewReports,

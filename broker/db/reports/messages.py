@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import Connection, or_, select
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, typed
 from broker.db.schema import MESSAGE
@@ -51,6 +51,12 @@ class MessageReports(Reader):
         if row is None:
             raise NotFound("There is no such message.")
         return bytes(row.raw), None if row.answer is None else bytes(row.answer)
+
+
+def message_lines(connection: Connection, ids: Sequence[int]) -> list[MessageLine]:
+    """Answer messages, newest first."""
+    statement = _COLUMNS.where(MESSAGE.c.id.in_(ids)).order_by(MESSAGE.c.id.desc())
+    return [_line(row) for row in mappings(connection, statement)]
 
 
 def _line(row: Any) -> MessageLine:

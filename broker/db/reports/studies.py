@@ -33,15 +33,19 @@ class StudyReports(Reader):
             )
         with self._reading() as connection:
             studies = mappings(connection, paged(statement, page))
-            uids = [study["study_instance_uid"] for study in studies]
-            counts = {row["study_instance_uid"]: row for row in mappings(connection, _counts(uids))}
-            newest = _newest(connection, [row["newest"] for row in counts.values()])
-            joined = _patient_names(connection, [row["order"] for row in counts.values() if row["order"]])
-        return [
-            _line(counts[uid], newest[counts[uid]["newest"]], joined.get(counts[uid]["order"]))
-            for uid in uids
-            if uid in counts
-        ]
+            return study_lines(connection, [study["study_instance_uid"] for study in studies])
+
+
+def study_lines(connection: Connection, uids: Sequence[str]) -> list[StudyLine]:
+    """Answer received studies in the order of their UIDs given; those of which nothing came are left out."""
+    counts = {row["study_instance_uid"]: row for row in mappings(connection, _counts(uids))}
+    newest = _newest(connection, [row["newest"] for row in counts.values()])
+    joined = _patient_names(connection, [row["order"] for row in counts.values() if row["order"]])
+    return [
+        _line(counts[uid], newest[counts[uid]["newest"]], joined.get(counts[uid]["order"]))
+        for uid in uids
+        if uid in counts
+    ]
 
 
 def _in_state(state: str) -> ColumnElement[bool]:

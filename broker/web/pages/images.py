@@ -58,18 +58,3 @@ def _alike(routes: Sequence[ExplainedRoute]) -> list[ExplainedRoute]:
         before = told.get(key)
         told[key] = replace(route, instances=route.instances + before.instances) if before else route
     return list(told.values())
-
-
-@router.get("/find")
-def find(request: Request, board: TheDashboard, pages: ThePages, q: Text = "") -> Response:
-    """Look for a patient, an accession number, a UID or a control id in everything at once."""
-    text, ten = q.strip(), Page(limit=10)
-    return pages.render(
-        request,
-        "find.html",
-        q=text,
-        steps=board.reports.worklist(text=text, page=ten) if text else (),
-        orders=board.reports.orders(text=text, page=ten) if text else (),
-        studies=board.reports.studies(text=text, page=ten) if text else (),
-        messages=board.reports.messages(text=text, page=ten) if text else (),
-    )
