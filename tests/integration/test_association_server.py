@@ -903,3 +903,18 @@ def test_a_release_is_answered_before_the_connection_is_closed():
         sock.sendall(request() + message(echo()) + RELEASE)
         sock.shutdown(socket.SHUT_WR)
         assert everything(sock).endswith(pdu.RELEASE_RP)
+
+
+def test_peers_that_never_close_hold_no_threads():
+    limits = ServerLimits(linger_s=60, spare_threads=1)
+    with listening(limits=limits) as server, contextlib.ExitStack() as stack:
+        for _ in range(20):
+            sock = stack.enter_context(knocking(server))
+            sock.sendall(request() + RELEASE)
+            received = b""
+            while not received.endswith(pdu.RELEASE_RP):
+                received += sock.recv(65536)
+        wait_until(lambda: server._threads <= 2)
+        assert len(server._connections) == 20
+        stack.close()
+        wait_until(lambda: not server._connections)

@@ -16,7 +16,9 @@ _TIMEVAL: Final = struct.Struct("@ll")
 _AT_ONCE: Final = struct.pack("@ii", 1, 0)  # struct linger: on, for no time
 _MAX_PARTS: Final = 512  # below IOV_MAX everywhere
 _MICROSECONDS: Final = 1_000_000
-_DRAINED_BYTES: Final = 1024 * 1024
+_MAX_DROPPED_BYTES: Final = 1024 * 1024
+_DROPPED: Final = bytearray(4096)
+"""Where bytes go that nobody wants; all threads may write here at once."""
 
 
 class PeerDoesNotRead(TimeoutError):
@@ -29,13 +31,21 @@ class Channel:
     Deadlines are SO_RCVTIMEO and SO_SNDTIMEO: one system call per read, where Python's own time-outs take two.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(
+        self, sock: socket.socket, *, receive_timeout_s: float = -1.0, send_timeout_s: float = -1.0
+    ) -> None:
+        """Take a connected socket, and the deadlines it already has: of a listener that had them."""
         self._sock = sock
-        self._armed: dict[int, float] = {}
+        self._receive_s = receive_timeout_s
+        self._send_s = send_timeout_s
+        self._dropped = 0
 
     def receive_into(self, space: memoryview, timeout_s: float) -> int:
         """Receive something; 0 at the end of the stream; TimeoutError when nothing came in time."""
-        self._arm(socket.SO_RCVTIMEO, timeout_s)
+        # a little more or less patience is not worth a system call
+        if not 0.9 * self._receive_s <= timeout_s <= 1.25 * self._receive_s:
+            set_timeout(self._sock, socket.SO_RCVTIMEO, timeout_s)
+            self._receive_s = timeout_s
         try:
             return self._sock.recv_into(space)
         except BlockingIOError:
@@ -43,7 +53,9 @@ class Channel:
 
     def receive_all_into(self, space: memoryview, timeout_s: float) -> int:
         """Receive until the space is full; less only when the time is up or the stream ends."""
-        self._arm(socket.SO_RCVTIMEO, timeout_s)
+        if not 0.9 * self._receive_s <= timeout_s <= 1.25 * self._receive_s:
+            set_timeout(self._sock, socket.SO_RCVTIMEO, timeout_s)
+            self._receive_s = timeout_s
         try:
             return self._sock.recv_into(space, 0, socket.MSG_WAITALL)
         except BlockingIOError:
@@ -65,7 +77,9 @@ class Channel:
             raise PeerDoesNotRead from None
 
     def _send_all(self, parts: Sequence[Buffer], timeout_s: float, min_bytes_per_s: float) -> None:
-        self._arm(socket.SO_SNDTIMEO, timeout_s)
+        if self._send_s != timeout_s:
+            set_timeout(self._sock, socket.SO_SNDTIMEO, timeout_s)
+            self._send_s = timeout_s
         size = sum(map(len, parts))
         first = parts[:_MAX_PARTS] if len(parts) > _MAX_PARTS else parts
         started = time.monotonic()
@@ -96,16 +110,6 @@ class Channel:
         with contextlib.suppress(OSError):  # the connection may be gone already
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
-    def _arm(self, option: int, timeout_s: float) -> None:
-        armed = self._armed.get(option, -1.0)
-        # a little more or less patience is not worth a system call
-        if not 0.9 * armed <= timeout_s <= 1.25 * armed:
-            whole = max(timeout_s, 0.001)
-            seconds = int(whole)
-            microseconds = int((whole - seconds) * _MICROSECONDS)
-            self._sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
-            self._armed[option] = timeout_s
-
     def interrupt(self) -> None:
         """Wake a thread that is blocked in receive_into: it sees the end of the stream."""
         self._shut(socket.SHUT_RD)
@@ -123,28 +127,33 @@ class Channel:
         with contextlib.suppress(OSError):  # the connection may be gone already
             socket.socket.shutdown(self._sock, how)
 
-    def close(self, *, linger_s: float = 0.0) -> None:
-        """Close; with linger_s first wait for the peer to close, so that it can read our last word.
+    def has_ended(self) -> bool:
+        """Tell, without waiting, whether the peer closed; what it still sent is dropped.
 
-        Closing over unread bytes sends a reset, which may overtake what we just sent.
+        A peer that goes on sending after everything was said is as good as gone.
         """
-        if linger_s > 0:
-            with contextlib.suppress(OSError):  # TimeoutError too: then we do not wait any longer
-                self._await_end(linger_s)
+        try:
+            while count := socket.socket.recv_into(self._sock, _DROPPED, 0, socket.MSG_DONTWAIT):
+                self._dropped += count
+                if self._dropped > _MAX_DROPPED_BYTES:
+                    break
+        except BlockingIOError:
+            return False
+        except OSError:  # reset
+            return True
+        return True
+
+    def close(self) -> None:
+        """Close."""
         self._sock.close()
 
-    def _await_end(self, linger_s: float) -> None:
-        deadline = time.monotonic() + linger_s
-        space = memoryview(bytearray(4096))
-        drained = 0
-        while drained < _DRAINED_BYTES:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            count = self.receive_into(space, left)
-            if count == 0:
-                return
-            drained += count
+
+def set_timeout(sock: socket.socket, option: int, timeout_s: float) -> None:
+    """Set SO_RCVTIMEO or SO_SNDTIMEO."""
+    whole = max(timeout_s, 0.001)
+    seconds = int(whole)
+    microseconds = int((whole - seconds) * _MICROSECONDS)
+    sock.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(seconds, microseconds))
 
 
 def _drop(parts: list[Buffer], count: int) -> None:
@@ -184,6 +193,14 @@ class TlsChannel(Channel):
             return None
         except ssl.SSLEOFError:
             return 0
+
+    def has_ended(self) -> bool:
+        """Tell, without waiting, whether the peer closed; what it still sent is not decrypted."""
+        try:
+            self._sock.settimeout(0.0)
+        except OSError:  # closed already
+            return True
+        return super().has_ended()
 
     def _send_all(self, parts: Sequence[Buffer], timeout_s: float, min_bytes_per_s: float) -> None:
         payload = memoryview(b"".join(parts))

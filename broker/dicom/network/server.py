@@ -26,7 +26,8 @@ import structlog
 
 from broker.dicom.network import pdu
 from broker.dicom.network.association import ServedAssociation
-from broker.dicom.network.channel import Channel, TlsChannel
+from broker.dicom.network.channel import Channel, TlsChannel, set_timeout
+from broker.dicom.network.farewell import Farewells
 from broker.dicom.network.limits import ServerLimits
 from broker.dicom.network.negotiation import Negotiator, Offers
 from broker.dicom.network.policy import AETitlePolicy
@@ -39,6 +40,7 @@ log = structlog.get_logger(__name__)
 _NO_DESCRIPTOR_PAUSE_S: Final = 0.2
 _REFUSED_LINGER_BYTES: Final = 64 * 1024
 _STOP_LINGER_S: Final = 0.2
+_BEFORE_REFUSING: Final = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +99,9 @@ class DicomServer:
             advertised_pdu_bytes=self._limits.advertised_pdu_bytes,
         )
         self._listener: socket.socket | None = None
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)  # told of only while the listener stops
+        self._farewells = Farewells(self._forget, linger_s=self._limits.linger_s)
         self._connections: set[_Connection] = set()
         self._per_address: Counter[str] = Counter()
         self._associations = 0
@@ -117,16 +121,19 @@ class DicomServer:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if self._reuse_port:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            # Accepted connections inherit these on Linux.
+            # Accepted connections inherit these on Linux, the first deadlines too: four calls less for each.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_timeout(listener, socket.SO_RCVTIMEO, self._limits.first_pdu_s)
+            set_timeout(listener, socket.SO_SNDTIMEO, self._limits.send_s)
             listener.bind((self._host, self._wanted_port))
             listener.listen(self._limits.backlog)
         except BaseException:
             listener.close()
             raise
         self._listener = listener
-        with self._changed:
+        self._farewells.start()
+        with self._lock:
             self._start_thread()
 
     @property
@@ -154,6 +161,7 @@ class DicomServer:
             return
         with contextlib.suppress(OSError):  # wakes every thread that waits in accept
             listener.shutdown(socket.SHUT_RDWR)
+        self._farewells.hasten(_STOP_LINGER_S)
         deadline = time.monotonic() + grace_s
         with self._changed:
             for connection in self._connections:
@@ -166,6 +174,7 @@ class DicomServer:
                 log.warning("association_cut", association_id=connection.association_id)
                 connection.channel.kill()
             self._changed.wait_for(lambda: self._threads == 0, 1.0)
+        self._farewells.stop()
         listener.close()
 
     # ── threads ─────────────────────────────────────────────────────────────────────────────────────────
@@ -193,21 +202,29 @@ class DicomServer:
             while not self._stopping.is_set():
                 try:
                     sock, peer_address = listener.accept()
+                except BlockingIOError:  # the listener has the deadline its connections are to inherit
+                    continue
                 except OSError as error:
                     if not self._stopping.wait(_NO_DESCRIPTOR_PAUSE_S):  # out of descriptors: do not spin
                         log.warning("accept_failed", error=type(error).__name__, errno=error.errno)
                     continue
+                self._farewells.see_off()
                 connection = self._admit(sock, str(peer_address[0]))
                 if connection is None:
                     continue
+                awaits_close = False
                 try:
-                    self._serve(connection)
+                    awaits_close = self._serve(connection)
                 except Exception as error:
                     where = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
                     log.warning("association_failed", error=type(error).__name__, where=where)
                 finally:
-                    self._forget(connection)
-                with self._changed:
+                    if awaits_close:
+                        self._farewells.add(connection)
+                    else:
+                        connection.channel.close()
+                        self._forget(connection)
+                with self._lock:
                     if self._waiting_threads >= self._limits.spare_threads:
                         return
                     self._waiting_threads += 1
@@ -221,39 +238,46 @@ class DicomServer:
         address = _plain_address(address)
         counted = not (_is_loopback(address) or self._policy.listed(address))
         limits = self._limits
-        now = time.monotonic()
-        with self._changed:
-            why: str | None = None
+        connection = _Connection(
+            server=self,
+            channel=Channel(sock, receive_timeout_s=limits.first_pdu_s, send_timeout_s=limits.send_s),
+            sock=sock,
+            address=address,
+            counted=counted,
+            accepted_at=time.monotonic(),
+            association_id=f"{self._prefix}-{next(self._numbers)}",
+        )
+        why = self._take_place(connection)
+        if why is not None:  # perhaps some have left whom nobody has seen off yet
+            self._farewells.see_off(_BEFORE_REFUSING)
+            why = self._take_place(connection)
+        if why is None:
+            return connection
+        self._turn_away(sock, address, why)
+        return None
+
+    def _take_place(self, connection: _Connection) -> str | None:
+        """Count a newcomer and make sure that another thread waits; answers why there is no place."""
+        limits, address = self._limits, connection.address
+        with self._lock:
             if self.is_stopping:
-                why = "the listener stops"
-            elif counted and self._per_address[address] >= limits.connections_per_unlisted_address:
-                why = "the address has too many connections"
-            elif len(self._connections) - self._associations >= limits.unassociated and not self._displace(
-                now
+                return "the listener stops"
+            if connection.counted and self._per_address[address] >= limits.connections_per_unlisted_address:
+                return "the address has too many connections"
+            if len(self._connections) - self._associations >= limits.unassociated and not self._displace(
+                connection.accepted_at
             ):
-                why = "too many connections wait for their association"
-            elif self._waiting_threads == 1:
+                return "too many connections wait for their association"
+            if self._waiting_threads == 1:
                 try:
                     self._start_thread()
                 except RuntimeError:
-                    why = "no further thread can be started"
-            if why is None:
-                self._waiting_threads -= 1
-                connection = _Connection(
-                    server=self,
-                    channel=Channel(sock),
-                    sock=sock,
-                    address=address,
-                    counted=counted,
-                    accepted_at=now,
-                    association_id=f"{self._prefix}-{next(self._numbers)}",
-                )
-                self._connections.add(connection)
-                if counted:
-                    self._per_address[address] += 1
-                return connection
-        self._turn_away(sock, address, why)
-        return None
+                    return "no further thread can be started"
+            self._waiting_threads -= 1
+            self._connections.add(connection)
+            if connection.counted:
+                self._per_address[address] += 1
+            return None
 
     def _displace(self, now: float) -> bool:
         """Take the place of the newcomer that has been silent longest; called with the lock held."""
@@ -289,7 +313,13 @@ class DicomServer:
 
     def admit_association(self, connection: _Connection) -> bool:
         """Count a newcomer as an association, if there is room."""
-        with self._changed:
+        if self._count_association(connection):
+            return True
+        self._farewells.see_off(_BEFORE_REFUSING)
+        return self._count_association(connection)
+
+    def _count_association(self, connection: _Connection) -> bool:
+        with self._lock:
             if self._associations >= self._limits.associations or self.is_stopping:
                 return False
             connection.is_association = True
@@ -297,7 +327,7 @@ class DicomServer:
             return True
 
     def _forget(self, connection: _Connection) -> None:
-        with self._changed:
+        with self._lock:
             self._connections.discard(connection)
             if connection.is_association:
                 self._associations -= 1
@@ -305,17 +335,19 @@ class DicomServer:
                 self._per_address[connection.address] -= 1
                 if not self._per_address[connection.address]:
                     del self._per_address[connection.address]
-            self._changed.notify_all()
+            if self.is_stopping:
+                self._changed.notify_all()
 
     # ── one connection ──────────────────────────────────────────────────────────────────────────────────
 
-    def _serve(self, connection: _Connection) -> None:
+    def _serve(self, connection: _Connection) -> bool:
+        """Serve to the end; answers whether the peer is still to read our last word and to close."""
         deadline = connection.accepted_at + self._limits.first_pdu_s
         tls_subject: str | None = None
         if self._tls is not None:
             secured = self._handshake(connection, self._tls)
             if secured is None:
-                return
+                return False
             tls_subject = subject_of(secured)
         association = ServedAssociation(
             connection.channel,
@@ -328,12 +360,7 @@ class DicomServer:
             limits=self._limits,
             observer=self._observer,
         )
-        linger_s = 0.0
-        try:
-            if association.run(first_pdu_deadline=deadline):
-                linger_s = self._limits.linger_s
-        finally:
-            connection.channel.close(linger_s=min(linger_s, _STOP_LINGER_S) if self.is_stopping else linger_s)
+        return association.run(first_pdu_deadline=deadline)
 
     def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:
         secured = connection.sock
