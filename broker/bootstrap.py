@@ -24,6 +24,7 @@ from broker.db.installation import uid_namespace
 from broker.db.migrate import is_current, migrate
 from broker.db.reports import SqlReports
 from broker.db.seal import seal_events
+from broker.db.traffic import count_traffic, learn_rhythms
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.destinations import DestinationRegistry
 from broker.domain.delivery import RetryPolicy
@@ -208,9 +209,15 @@ class Broker:
         """Answer what the sweeper does from time to time beside sweeping."""
         return (
             Chore("seal events", 5.0, lambda: seal_events(self.engine)),
+            Chore("count traffic", 20.0, self._count_traffic),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
         )
+
+    def _count_traffic(self) -> None:
+        now = self.clock.now()
+        count_traffic(self.engine, now=now)
+        learn_rhythms(self.engine, now=now, zone=self.zone)
 
     def _remove_unfinished(self) -> None:
         remove_unfinished(self.files, self.units_of_work, now=self.clock.now())

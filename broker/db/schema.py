@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import tables
+from broker.db import tables, traffic_tables
 
 METADATA: MetaData = tables.PatientRow.metadata
+assert traffic_tables.TrafficSourceRow.metadata is METADATA
 
 
 def _table(name: str) -> Table:
@@ -33,3 +34,6 @@ HEARTBEAT = _table("heartbeat")
 SEAL_HEAD = _table("seal_head")
 STUDY = _table("received_study")
 INSTALLATION = _table("installation")
+TRAFFIC_SOURCE = _table("traffic_source")
+TRAFFIC_HOUR = _table("traffic_hour")
+TRAFFIC_MARK = _table("traffic_mark")

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from broker.domain.spans import words
 from broker.web import security
 from broker.web.navigation import Place
 from broker.web.ports import Dashboard
@@ -93,18 +94,6 @@ class Pages:
             return "–"
         delta = self._dashboard.clock.now() - at
         return words(delta) if delta >= timedelta(0) else f"in {words(-delta)}"
-
-
-def words(span: timedelta) -> str:
-    """Say a span in its two largest units."""
-    seconds = int(span.total_seconds())
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min"
-    if seconds < 86400:
-        return f"{seconds // 3600} h {seconds % 3600 // 60} min"
-    return f"{seconds // 86400} d {seconds % 86400 // 3600} h"
 
 
 def person(name: str | None) -> str:

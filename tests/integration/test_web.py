@@ -586,6 +586,7 @@ def test_the_api_acts_with_the_token_in_a_header(client, hospital):
         ("messages", {"message_control_id", "outcome", "problems"}),
         ("studies", {"study_instance_uid", "modality", "instances", "state"}),
         ("deliveries", {"id", "destination", "state", "attempt", "due_at", "reason", "items", "delivered"}),
+        ("sources", {"kind", "name", "peer", "last_at", "silence", "usual_gap", "reason"}),
         ("destinations", {"destination", "state", "waiting", "oldest", "dead"}),
         (f"studies/{STUDY}/timeline", {"at", "what", "actor", "details"}),
         (f"studies/{STUDY}/routes", {"route", "matched", "clauses"}),

@@ -7,6 +7,7 @@ from broker.db.reports.find import SqlFindReports
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
+from broker.db.reports.sources import SourceReports
 from broker.db.reports.studies import StudyReports
 from broker.db.reports.timelines import TimelineReports
 from broker.db.reports.worklist import WorklistReports
@@ -20,6 +21,7 @@ class SqlReports(
     StudyReports,
     DeliveryReports,
     OverviewReports,
+    SourceReports,
     TimelineReports,
 ):
     """Implements the Reports port: every method reads in one read-only transaction."""

@@ -4,8 +4,26 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from broker.web.api import deliveries, find, health, messages, orders, studies, worklist
+from broker.web.api import (
+    deliveries,
+    find,
+    health,
+    messages,
+    orders,
+    sources,
+    studies,
+    worklist,
+)
 
 router = APIRouter()
-for _noun in (health, find, worklist, orders, messages, studies, deliveries):
+for _noun in (
+    health,
+    find,
+    worklist,
+    orders,
+    messages,
+    studies,
+    deliveries,
+    sources,
+):
     router.include_router(_noun.router)

@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Request, Response
 
+from broker.domain.spans import words
 from broker.web.pages import TheDashboard, ThePages
 from broker.web.ports import Dashboard, HealthPart
-from broker.web.rendering import counted, words
+from broker.web.rendering import counted
 from broker.workflow.reports_port import DayCounts, DestinationLine
 
 router = APIRouter()

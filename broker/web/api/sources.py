@@ -1,0 +1,19 @@
+"""Who talks to us, and who is silent that usually is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from broker.web.api.reading import rows
+from broker.web.pages import TheDashboard
+from broker.workflow.silence import judge_sources
+
+router = APIRouter()
+
+
+@router.get("/api/sources")
+def sources(board: TheDashboard) -> list[dict[str, Any]]:
+    """List senders and devices by what their silence is worth, the silent first."""
+    return rows(judge_sources(board.reports.sources(), now=board.clock.now(), zone=board.zone))
