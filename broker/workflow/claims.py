@@ -9,7 +9,7 @@ from functools import partial
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
 from broker.domain.settlement import after_expired_lease
-from broker.errors import DatabaseUnavailable, NotFound
+from broker.errors import NotFound, OutOfResources
 from broker.failpoints import failpoint
 from broker.workflow.destination_health import lock_destination, may_send, note_misconfigured
 from broker.workflow.ports import Delivery, Task, UnitOfWork, WakeUp
@@ -50,7 +50,7 @@ def claim(delivery_id: int, wired: Wired, worker: Worker) -> Claimed | None:
         failpoint("deliver.before_claim")
         try:
             uow.commit()
-        except DatabaseUnavailable:
+        except OutOfResources:
             if claimed is not None:  # it may be ours all the same, and nobody will send it
                 worker.give_up(partial(give_back, claimed.delivery, wired))
             raise
@@ -89,7 +89,7 @@ def claim_next(uow: UnitOfWork, entry: DestinationEntry, wired: Wired, worker: W
 
 
 def give_back(delivery: Delivery, wired: Wired) -> None:
-    """End a try whose end could not be written, as if its worker were dead. Raises DatabaseUnavailable."""
+    """End a try whose end could not be written, as if its worker were dead. Raises OutOfResources."""
     with wired.units_of_work() as uow:
         lock_destination(uow, delivery.destination)
         if take_back(uow, delivery, wired, attempt=delivery.attempt):

@@ -24,7 +24,7 @@ from broker.domain.delivery import (
 )
 from broker.domain.events import EventName
 from broker.domain.settlement import Settlement, Try, settle
-from broker.errors import DatabaseUnavailable, LeaseLost
+from broker.errors import LeaseLost, OutOfResources
 from broker.failpoints import failpoint
 from broker.workflow.claims import Claimed, claim, claim_next, give_back
 from broker.workflow.destination_health import may_send, note_contact, note_failure, note_misconfigured
@@ -153,7 +153,7 @@ def _send(
             try:
                 with worker.keep_alive(grip.renew):
                     outcome = entry.plugin.send(_parcel(claimed, items), grip.settled)
-            except (LeaseLost, DatabaseUnavailable):
+            except (LeaseLost, OutOfResources):
                 raise
             except Exception as error:
                 # A defect of ours or of a plug-in must not take the worker along, nor be forgotten.
@@ -162,8 +162,8 @@ def _send(
         settlement, following = _settle(claimed, outcome, items, grip, until_s=until_s, defect=defect)
     except LeaseLost:
         settlement, following = None, None
-    except DatabaseUnavailable:
-        # Nothing to settle with. The commit may have happened all the same, then there is nothing to give back.
+    except OutOfResources:
+        # No database to settle with, or its disk is full. The commit may have happened all the same, then there is nothing to give back.
         for held in grip.claimed:
             worker.give_up(partial(give_back, held, wired))
         settlement, following = None, None

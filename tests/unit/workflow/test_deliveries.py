@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +15,7 @@ from broker.domain.delivery import (
     RetryPolicy,
     Unknown,
 )
-from broker.errors import DatabaseUnavailable, LeaseLost
+from broker.errors import DatabaseUnavailable, LeaseLost, StorageFull
 from broker.workflow.deliveries import deliver
 from broker.workflow.destination_health import note_misconfigured
 from broker.workflow.lease_watch import LeaseWatch
@@ -327,13 +328,14 @@ def test_what_a_dead_worker_holds_is_taken_back_before_its_lease_ends(ward):
     assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 2)
 
 
-def test_what_cannot_be_settled_is_given_back_when_the_database_is_there_again(ward):
+@pytest.mark.parametrize("trouble", [DatabaseUnavailable, StorageFull])
+def test_what_cannot_be_settled_is_given_back_when_the_database_is_there_again(ward, trouble):
     key, following = ward.owe(2), ward.owe(1)
     given_up = []
     worker = Worker("w1", LIMITS, give_up=given_up.append)
 
     def cut(parcel, settled):
-        raise DatabaseUnavailable
+        raise trouble
 
     ward.archive.script = [cut]
     (attempt,) = deliver(key, ward.broker, worker=worker)
@@ -346,6 +348,32 @@ def test_what_cannot_be_settled_is_given_back_when_the_database_is_there_again(w
     release()
     assert (ward.row(key).state, ward.row(key).attempt) == (S.DELIVERED, 2)
     assert ward.row(following).state is S.DELIVERED
+
+
+def test_an_end_that_the_full_disk_refuses_is_given_back_when_there_is_room_again(ward):
+    key, given_up, room = ward.owe(1), [], ward.broker.units_of_work
+
+    def refuse():
+        raise StorageFull
+
+    @contextmanager
+    def full():
+        ward.broker.units_of_work = room
+        with room() as uow:
+            uow.commit = refuse
+            yield uow
+
+    def fill_the_disk(parcel, settled):
+        outcome = ward.archive.accept(parcel, settled)
+        ward.broker.units_of_work = full
+        return outcome
+
+    ward.archive.script = [fill_the_disk]
+    (attempt,) = deliver(key, ward.broker, worker=Worker("w1", LIMITS, give_up=given_up.append))
+    assert (attempt.settlement, ward.row(key).state) == (None, S.IN_PROGRESS)
+    (release,) = given_up
+    release()
+    assert ward.row(key).state is S.PENDING
 
 
 def test_an_expired_lease_of_what_must_not_repeat_asks_for_a_person(ward):
