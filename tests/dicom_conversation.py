@@ -8,8 +8,9 @@ from broker.dicom.network import pdu
 from broker.dicom.network.association import ServedAssociation
 from broker.dicom.network.dimse import Command, CommandField, decode_command, encode_command, message_pdus
 from broker.dicom.network.limits import ServerLimits
-from broker.dicom.network.negotiation import Negotiator, Offers
+from broker.dicom.network.negotiation import Offers
 from broker.dicom.network.policy import AETitlePolicy
+from broker.dicom.network.reception import Reception
 from broker.dicom.network.service import (
     BufferedReceiver,
     CloseReason,
@@ -101,6 +102,10 @@ class Diary:
 class AnyPlace:
     """Be a place in a listener with as much room as one says."""
 
+    association_id = "a-1"
+    address = "192.0.2.7"
+    tls_subject = None
+
     def __init__(self, *, room=True, stopping=False):
         self.idle = False
         self.room = room
@@ -182,16 +187,12 @@ def converse(*script, offers=(), limits=None, place=None, policy=None, channel=N
     association = ServedAssociation(
         channel,
         place or AnyPlace(),
-        association_id="a-1",
-        address="192.0.2.7",
-        tls_subject=None,
-        negotiator=Negotiator(
+        Reception(
             offers if isinstance(offers, Offers) else Offers(offers),
-            advertised_pdu_bytes=limits.advertised_pdu_bytes,
+            policy=policy or AETitlePolicy(frozenset({"BROKER"})),
+            limits=limits,
+            observer=diary,
         ),
-        policy=policy or AETitlePolicy(frozenset({"BROKER"})),
-        limits=limits,
-        observer=diary,
     )
     association.run(first_pdu_deadline=float("inf"))
     return Conversation(bytes(channel.sent), channel.sends, diary, channel.patience, channel.script)

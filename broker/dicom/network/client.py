@@ -333,11 +333,7 @@ class ClientAssociation:
         with self._failing(Phase.SEND):
             self._upper.data()
             self._send(
-                list(
-                    message_pdus(
-                        context.id, encode_command(command), data_set, payload_bytes=self._payload_bytes
-                    )
-                )
+                message_pdus(context.id, encode_command(command), data_set, payload_bytes=self._payload_bytes)
             )
         return self._replies(message_id, len(data_set or b""))
 
@@ -351,9 +347,7 @@ class ClientAssociation:
         with self._failing(Phase.SEND):
             self._upper.data()
             self._send(
-                list(
-                    message_pdus(context.id, encode_command(command), None, payload_bytes=self._payload_bytes)
-                )
+                message_pdus(context.id, encode_command(command), None, payload_bytes=self._payload_bytes)
             )
 
     def wait_for_event_reports(self, timeout_s: float) -> bool:
@@ -448,7 +442,7 @@ class ClientAssociation:
             status=status,
         )
         self._send(
-            list(message_pdus(context_id, encode_command(response), None, payload_bytes=self._payload_bytes))
+            message_pdus(context_id, encode_command(response), None, payload_bytes=self._payload_bytes)
         )
 
     def _next_message(

@@ -7,8 +7,8 @@ is never looked into.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from broker.dicom.network.pdu import COMMAND_BIT, LAST_BIT, PDV_HEADER_BYTES, data_header
@@ -16,6 +16,7 @@ from broker.dicom.network.upper_layer import DataReceived
 
 MAX_COMMAND_BYTES: Final = 64 * 1024
 NO_DATA_SET: Final = 0x0101
+_REMEMBERED_BYTES: Final = 128
 _MAX_TEXT_BYTES: Final = 64  # PS3.7 C.4.2: an error comment is LO
 _RESPONSE_BIT: Final = 0x8000
 _UNLIMITED_PDU_BYTES: Final = 128 * 1024  # what we send at once to a peer that sets no maximum
@@ -204,6 +205,10 @@ def decode_command(data: bytes) -> Command:
     return Command(field=field, has_data_set=has_data_set, **values)  # type: ignore[arg-type]
 
 
+_remembered = lru_cache(maxsize=256)(decode_command)
+"""What names no instance: echoes and queries, of which a device sends the same bytes all day."""
+
+
 class CommandCollector:
     """Put a command set together from its fragments, bounded."""
 
@@ -235,7 +240,8 @@ class CommandCollector:
         encoded = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._size = 0
-        return received.context_id, decode_command(encoded)
+        decoded = _remembered(encoded) if len(encoded) <= _REMEMBERED_BYTES else decode_command(encoded)
+        return received.context_id, decoded
 
 
 def encode_command(command: Command) -> bytes:
@@ -273,22 +279,24 @@ def largest_payload(peer_max_pdu_bytes: int) -> int:
 
 def message_pdus(
     context_id: int, command: bytes, data_set: bytes | None, *, payload_bytes: int
-) -> Iterator[bytes]:
+) -> list[bytes]:
     """Cut a message into P-DATA-TF PDUs, one PDV each, the command in PDUs of its own.
 
     PS3.8 allows both fragments in one PDU; devices are known to read only the first.
     """
-    yield from _fragments(context_id, command, COMMAND_BIT, payload_bytes)
+    pdus = _fragments(context_id, command, COMMAND_BIT, payload_bytes)
     if data_set is not None:
-        yield from _fragments(context_id, data_set, 0, payload_bytes)
+        pdus += _fragments(context_id, data_set, 0, payload_bytes)
+    return pdus
 
 
-def _fragments(context_id: int, payload: bytes, kind: int, payload_bytes: int) -> Iterator[bytes]:
+def _fragments(context_id: int, payload: bytes, kind: int, payload_bytes: int) -> list[bytes]:
     size = len(payload)
     if size <= payload_bytes:
-        yield data_header(context_id, kind | LAST_BIT, size) + payload
-        return
+        return [data_header(context_id, kind | LAST_BIT, size) + payload]
+    pdus = []
     for at in range(0, size, payload_bytes):
         piece = payload[at : at + payload_bytes]
         control = kind | LAST_BIT if at + payload_bytes >= size else kind
-        yield data_header(context_id, control, len(piece)) + piece
+        pdus.append(data_header(context_id, control, len(piece)) + piece)
+    return pdus

@@ -9,7 +9,14 @@ from threading import Lock
 from typing import Final
 
 from broker.dicom.network import pdu
-from broker.dicom.network.pdu import AnsweredContext, AssociateAccept, AssociateRequest, ContextResult, Roles
+from broker.dicom.network.pdu import (
+    AnsweredContext,
+    AssociateAccept,
+    AssociateRequest,
+    ContextResult,
+    Rejection,
+    Roles,
+)
 from broker.dicom.network.service import PresentationContext, ServiceOffer
 from broker.dicom.network.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
@@ -95,6 +102,8 @@ class Agreement:
     contexts: dict[int, AgreedContext]
     encoded_accept: bytes
     idle_timeout_s: float | None
+    rejection: Rejection | None
+    """Why this request is rejected, whoever makes it."""
 
 
 def choose_transfer_syntax(proposed: tuple[str, ...], offered: tuple[str, ...]) -> str | None:
@@ -111,7 +120,9 @@ def choose_transfer_syntax(proposed: tuple[str, ...], offered: tuple[str, ...]) 
     return next((uid for uid in proposed if pdu.is_uid(uid)), None)
 
 
-def negotiate(request: AssociateRequest, offers: Offers, *, advertised_pdu_bytes: int) -> Agreement:
+def negotiate(
+    request: AssociateRequest, offers: Offers, *, advertised_pdu_bytes: int, smallest_peer_pdu_bytes: int = 0
+) -> Agreement:
     """Answer every proposed context and every negotiation item we know."""
     agreed: dict[int, AgreedContext] = {}
     answers: list[AnsweredContext] = []
@@ -153,7 +164,30 @@ def negotiate(request: AssociateRequest, offers: Offers, *, advertised_pdu_bytes
         roles=roles,
         extended_negotiation=extended,
     )
-    return Agreement(request, agreed, pdu.encode_associate_accept(accept), max(idle_timeouts, default=None))
+    return Agreement(
+        request,
+        agreed,
+        pdu.encode_associate_accept(accept),
+        max(idle_timeouts, default=None),
+        _flaw(request, smallest_peer_pdu_bytes),
+    )
+
+
+def _flaw(request: AssociateRequest, smallest_peer_pdu_bytes: int) -> Rejection | None:
+    if not request.protocol_version & pdu.PROTOCOL_VERSION:  # PS3.8 9.3.2: bit 0 is version 1
+        return pdu.PROTOCOL_VERSION_NOT_SUPPORTED
+    if request.application_context != pdu.APPLICATION_CONTEXT_UID:
+        return pdu.APPLICATION_CONTEXT_NOT_SUPPORTED
+    if not pdu.is_ae_title(request.calling_ae_title):
+        return pdu.CALLING_AE_TITLE_NOT_RECOGNIZED
+    if not pdu.is_ae_title(request.called_ae_title):
+        return pdu.CALLED_AE_TITLE_NOT_RECOGNIZED
+    if not request.contexts:
+        return pdu.NO_REASON_GIVEN
+    # A peer that takes only a few bytes at a time would make every answer cost a thousand PDUs.
+    if 0 < request.max_pdu_bytes < smallest_peer_pdu_bytes:
+        return pdu.NO_REASON_GIVEN
+    return None
 
 
 def _refused(proposed: pdu.ProposedContext, result: ContextResult) -> AnsweredContext:
@@ -165,9 +199,12 @@ def _refused(proposed: pdu.ProposedContext, result: ContextResult) -> AnsweredCo
 class Negotiator:
     """Negotiate, and remember the answers to requests seen before: a device always sends the same bytes."""
 
-    def __init__(self, offers: Offers, *, advertised_pdu_bytes: int) -> None:
+    def __init__(
+        self, offers: Offers, *, advertised_pdu_bytes: int, smallest_peer_pdu_bytes: int = 0
+    ) -> None:
         self._offers = offers
         self._advertised_pdu_bytes = advertised_pdu_bytes
+        self._smallest_peer_pdu_bytes = smallest_peer_pdu_bytes
         self._known: OrderedDict[bytes, Agreement] = OrderedDict()
         self._lock = Lock()
 
@@ -177,7 +214,10 @@ class Negotiator:
         if known is not None:
             return known
         agreement = negotiate(
-            pdu.parse_associate_request(raw), self._offers, advertised_pdu_bytes=self._advertised_pdu_bytes
+            pdu.parse_associate_request(raw),
+            self._offers,
+            advertised_pdu_bytes=self._advertised_pdu_bytes,
+            smallest_peer_pdu_bytes=self._smallest_peer_pdu_bytes,
         )
         if len(raw) <= _CACHED_REQUEST_BYTES:
             with self._lock:

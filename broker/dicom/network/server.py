@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -29,8 +29,9 @@ from broker.dicom.network.association import ServedAssociation
 from broker.dicom.network.channel import Channel, TlsChannel, set_timeout
 from broker.dicom.network.farewell import Farewells
 from broker.dicom.network.limits import ServerLimits
-from broker.dicom.network.negotiation import Negotiator, Offers
+from broker.dicom.network.negotiation import Offers
 from broker.dicom.network.policy import AETitlePolicy
+from broker.dicom.network.reception import Reception
 from broker.dicom.network.service import AssociationObserver, AssociationPolicy, Knock, ServiceOffer
 from broker.dicom.network.silent import SilentObserver
 from broker.dicom.network.tls import ServerTls, subject_of
@@ -54,9 +55,10 @@ class _Connection:
     counted: bool  # against the cap per address
     accepted_at: float
     association_id: str
+    tls_subject: str | None = None
     is_association: bool = False
     idle: bool = False
-    is_displaced: bool = field(default=False)
+    is_displaced: bool = False
 
     def take_association(self) -> bool:
         """Move from the newcomers to the associations."""
@@ -90,13 +92,15 @@ class DicomServer:
         self._host = host
         self._wanted_port = port
         self._policy = policy
-        self._limits = limits or ServerLimits()
+        self._limits = limits = limits or ServerLimits()
         self._tls = tls
         self._reuse_port = reuse_port
         self._observer = observer or SilentObserver()
-        self._negotiator = Negotiator(
+        self._reception = Reception(
             offers if isinstance(offers, Offers) else Offers(offers),
-            advertised_pdu_bytes=self._limits.advertised_pdu_bytes,
+            policy=policy,
+            limits=limits,
+            observer=self._observer,
         )
         self._listener: socket.socket | None = None
         self._lock = threading.Lock()
@@ -343,23 +347,12 @@ class DicomServer:
     def _serve(self, connection: _Connection) -> bool:
         """Serve to the end; answers whether the peer is still to read our last word and to close."""
         deadline = connection.accepted_at + self._limits.first_pdu_s
-        tls_subject: str | None = None
         if self._tls is not None:
             secured = self._handshake(connection, self._tls)
             if secured is None:
                 return False
-            tls_subject = subject_of(secured)
-        association = ServedAssociation(
-            connection.channel,
-            connection,
-            association_id=connection.association_id,
-            address=connection.address,
-            tls_subject=tls_subject,
-            negotiator=self._negotiator,
-            policy=self._policy,
-            limits=self._limits,
-            observer=self._observer,
-        )
+            connection.tls_subject = subject_of(secured)
+        association = ServedAssociation(connection.channel, connection, self._reception)
         return association.run(first_pdu_deadline=deadline)
 
     def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:

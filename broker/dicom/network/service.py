@@ -15,8 +15,7 @@ from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.pdu import Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(NamedTuple):
     """Describe one association, as much as a service may know of it."""
 
     association_id: str

@@ -170,6 +170,8 @@ TRANSITIONS: Mapping[tuple[State, Stimulus], Move] = MappingProxyType(
     }
 )
 
+_KNOWN = dict(TRANSITIONS)  # looked up for every PDU, and a view costs more than what it shows
+
 # PS3.8 table 9-7, AR-8: release requests have collided.
 COLLISION: Mapping[Role, Move] = MappingProxyType(
     {
@@ -204,7 +206,7 @@ class LocalMistake(Exception):
 
 def move(state: State, stimulus: Stimulus, role: Role) -> Move:
     """Return the action and the next state, or raise LocalMistake when our own side is wrong."""
-    known = TRANSITIONS.get((state, stimulus))
+    known = _KNOWN.get((state, stimulus))
     if known is not None:
         return known
     if state is _S.AWAITING_RELEASE_REPLY and stimulus is _E.RELEASE_RQ_PDU:

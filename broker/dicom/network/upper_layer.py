@@ -94,7 +94,7 @@ Event = (
     | PeerViolated
 )
 
-_STIMULUS: Final = {
+_STIMULUS: Final[dict[int, Stimulus]] = {
     PduType.ASSOCIATE_RQ: Stimulus.REQUEST_PDU,
     PduType.ASSOCIATE_AC: Stimulus.ACCEPT_PDU,
     PduType.ASSOCIATE_RJ: Stimulus.REJECT_PDU,
@@ -253,9 +253,10 @@ class UpperLayer:
                             self._context_id, bool(self._control & pdu.COMMAND_BIT), is_last=True, data=_EMPTY
                         )
                     continue
-                if not self._whole_pdu_or_data_header():
+                length = self._whole_pdu_or_data_header()
+                if length is None:
                     return None
-                event = self._begin_pdu()
+                event = self._begin_pdu(length)
             except MalformedPdu as malformed:
                 return self._violated(Stimulus.INVALID_PDU, malformed.what, malformed.reason)
             if event is not None:
@@ -298,47 +299,49 @@ class UpperLayer:
         self._control = control
         return True
 
-    def _whole_pdu_or_data_header(self) -> bool:
-        """Tell whether the next PDU can be begun, refusing from the header what must not be read."""
+    def _whole_pdu_or_data_header(self) -> int | None:
+        """Return the length of the next PDU once it can be begun, refusing from the header what must not be read."""
         pending = self._end - self._start
         if pending == 0:
-            return False
+            return None
         kind = self._buffer[self._start]
         if kind not in _STIMULUS:  # also a TLS hello or an HTTP request: no need to wait for six bytes
             raise MalformedPdu("the PDU type is not known", AbortReason.UNRECOGNIZED_PDU)
         if pending < pdu.HEADER_BYTES:
-            return False
-        length = _PDU_HEADER.unpack_from(self._buffer, self._start)[1]
+            return None
+        length: int = _PDU_HEADER.unpack_from(self._buffer, self._start)[1]
         if kind == _P_DATA:
             if length > self.limits.p_data_bytes:
                 raise MalformedPdu("a P-DATA-TF is longer than the limit")
             if length == 0:
                 raise MalformedPdu("a P-DATA-TF carries nothing")
-            return True
+            return length
         if kind in _ASSOCIATE:
             if length > self.limits.associate_bytes:
                 raise MalformedPdu("an A-ASSOCIATE PDU is longer than the limit")
         elif length != 4:
             raise MalformedPdu("a PDU of fixed length has another length")
-        return pending >= pdu.HEADER_BYTES + int(length)
+        return length if pending >= pdu.HEADER_BYTES + length else None
 
-    def _begin_pdu(self) -> Event | None:
-        kind = PduType(self._buffer[self._start])
+    def _begin_pdu(self, length: int) -> Event | None:
+        kind = self._buffer[self._start]
         stimulus = _STIMULUS[kind]
-        length = _PDU_HEADER.unpack_from(self._buffer, self._start)[1]
         first = self._start
         self.pdus_received += 1
-        if kind is PduType.P_DATA_TF:
+        if kind == _P_DATA:
             self._start += pdu.HEADER_BYTES
+            if self.state is State.ESTABLISHED:  # DT-2, the state remains
+                self._pdu_left = length
+                return None
         else:
             self._start += pdu.HEADER_BYTES + length
         action, following = move(self.state, stimulus, self.role)
         if action in (Action.AA_1, Action.AA_8):
-            what = f"{kind.name} is not expected in {self.state.value}"
+            what = f"{PduType(kind).name} is not expected in {self.state.value}"
             return self._violated(stimulus, what, AbortReason.UNEXPECTED_PDU)
         if action is Action.AA_7:
             self._output.append(pdu.encode_abort(AbortSource.SERVICE_PROVIDER, AbortReason.UNEXPECTED_PDU))
-        if kind is PduType.P_DATA_TF:
+        if kind == _P_DATA:
             self.state = following
             self._pdu_left = length
             if action is Action.AA_6:
