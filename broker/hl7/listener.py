@@ -42,7 +42,9 @@ class ListenerLimits:
     """Of hosts that are not on the allow-list; loopback is exempt."""
     max_message_bytes: int = 8 * 1024 * 1024
     max_buffered_bytes: int = 128 * 1024 * 1024
-    """Of all unfinished blocks together; above it the largest is dropped with its connection."""
+    """Of everything of all connections that is not answered yet, unfinished blocks and messages that wait for their
+    commit. Above three quarters nothing is read until a commit makes room; when nothing is under way that could, and
+    it is all unfinished blocks, the connection that holds most is dropped."""
     frame_timeout_s: float = 30.0
     confirm_timeout_s: float = 0.2
     """How long <1C> may stand without the <0D> after it."""
@@ -53,6 +55,11 @@ class ListenerLimits:
     """When all places are taken, a connection this long without anything under way gives way to a new one."""
     max_junk_blocks: int = 16
     """Of one connection, without a message between them."""
+
+    @property
+    def pause_bytes(self) -> int:
+        """Give what may be held while a commit is waited for; the rest is room for the blocks that are unfinished then."""
+        return self.max_buffered_bytes * 3 // 4
 
 
 class MllpListener:
@@ -79,6 +86,11 @@ class MllpListener:
         self._arrived: deque[tuple[_Connection, InboundMessage]] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._hosts: Counter[str] = Counter()
+        self._under_way = 0
+        self.held_bytes = 0
+        """By all connections, and by the messages of those that are gone."""
+        self.is_full = False
+        """Too much is held: nobody is read."""
         self.tls = tls
         self.limits = limits or ListenerLimits()
         self.connections: set[_Connection] = set()
@@ -172,7 +184,9 @@ class MllpListener:
                 del self._hosts[host]
 
     def submit(self, connection: _Connection, payload: bytes) -> None:
-        """Queue a message for the next batch."""
+        """Queue a message for the next batch; from here on its bytes are held here."""
+        self._under_way += 1
+        self.held_bytes += len(payload)
         self._arrived.append((connection, InboundMessage(connection.peer, payload, self._clock.now())))
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._work())
@@ -181,15 +195,31 @@ class MllpListener:
         """Write a rejection for a lost block."""
         return self._handler.refuse(head, reason)
 
-    def enforce_memory(self) -> None:
-        """Drop the largest unfinished blocks while all of them together are too large."""
-        while sum(c.buffered_bytes for c in self.connections) > self.limits.max_buffered_bytes:
-            largest = max(self.connections, key=lambda c: c.buffered_bytes)
+    def weigh(self) -> None:
+        """Read nobody while too much is held, and everybody again when it is not.
+
+        What waits for its commit makes room by itself. Where nothing does, those who hold most are dropped: none of
+        their messages was acknowledged, so they send them again.
+        """
+        if self._under_way and self.held_bytes > self.limits.pause_bytes:
+            if not self.is_full:
+                self.is_full = True
+                self.counters["reading_paused"] += 1
+                self.told.tell("reading paused", host="", peer="", reason="too much waits for its commit")
+                for connection in self.connections:
+                    connection.hold_reading()
+            return
+        while self.held_bytes > self.limits.max_buffered_bytes and self.connections:
+            largest = max(self.connections, key=lambda c: c.held_bytes)
             self.counters["dropped_for_memory"] += 1
             self.told.tell(
                 "block dropped", host=largest.host, peer=largest.peer, reason="too much is buffered"
             )
             largest.abort()
+        if self.is_full:
+            self.is_full = False
+            for connection in list(self.connections):
+                connection.go_on()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -206,8 +236,11 @@ class MllpListener:
             self.counters["messages"] += count
             self.counters["batches"] += 1
             failpoint("hl7.before_answer")
+            self._under_way -= count
+            self.held_bytes -= sum(len(message.payload) for message in messages)
             for (connection, _), answer in zip(batch, answers, strict=True):
                 connection.deliver(answer)
+            self.weigh()
 
 
 class _Connection(asyncio.Protocol):
@@ -218,6 +251,7 @@ class _Connection(asyncio.Protocol):
         self._framer = Framer(max_message_bytes=listener.limits.max_message_bytes)
         self._transport: asyncio.Transport | None = None
         self._pending: deque[Frame | FramingError] = deque()
+        self._pending_bytes = 0
         self._under_way = False
         self._write_full = False
         self._close_when_done = False
@@ -232,11 +266,8 @@ class _Connection(asyncio.Protocol):
         """That came whole."""
         self.active_at = 0.0
         """When a byte last came or an answer left, by the loop's clock."""
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Give the size of the unfinished block."""
-        return self._framer.buffered_bytes
+        self.held_bytes = 0
+        """Of the unfinished block and the messages that wait behind the one under way."""
 
     # --- asyncio's calls ---
 
@@ -259,6 +290,8 @@ class _Connection(asyncio.Protocol):
             # The hand-shake comes after admission: connections that never finish it are counted, too.
             transport.pause_reading()
             self._handshake = asyncio.get_running_loop().create_task(self._start_tls(transport))
+        elif self._listener.is_full:
+            transport.pause_reading()
 
     async def _start_tls(self, plain: asyncio.Transport) -> None:
         limits = self._listener.limits
@@ -280,19 +313,24 @@ class _Connection(asyncio.Protocol):
             )
             plain.abort()
             self.connection_lost(None)
+            return
+        if self._listener.is_full:
+            self.hold_reading()
 
     def data_received(self, data: bytes) -> None:
         self.active_at = asyncio.get_running_loop().time()
         events = self._framer.feed(data)
         if events:
-            self._pending.extend(events)
+            self._put(events)
             self._advance()
+        else:
+            self._account()
         self._watch(new_block=bool(events))
-        if self._framer.buffered_bytes > 64 * 1024:
-            self._listener.enforce_memory()
+        if self._listener.held_bytes > self._listener.limits.pause_bytes:
+            self._listener.weigh()
 
     def eof_received(self) -> bool:
-        self._pending.extend(self._framer.eof())
+        self._put(self._framer.eof())
         self._close_when_done = True
         self._advance()
         # A sender may close its half and still wait for the answer; TLS has no half.
@@ -300,8 +338,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
         self._listener.dismiss(self, self.host)
-        self._pending.clear()
+        self._forget_pending()
         self._framer.eof()
+        self._account()
         for timer in (self._deadline, self._write_deadline, self._confirm):
             if timer is not None:
                 timer.cancel()
@@ -338,14 +377,24 @@ class _Connection(asyncio.Protocol):
         if answer.messages and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(frame(message) for message in answer.messages))
         if answer.close or self._junk_blocks >= self._listener.limits.max_junk_blocks:
-            self._pending.clear()
+            self._forget_pending()
             self.close()
         else:
             self._advance()
 
+    def hold_reading(self) -> None:
+        """Read nothing until `go_on`: the listener holds enough."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._watch(new_block=True)
+
+    def go_on(self) -> None:
+        """Read again, where nothing else is in the way."""
+        self._advance()
+
     def pause(self) -> None:
         """Take nothing more: the listener is stopping."""
-        self._pending.clear()
+        self._forget_pending()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -357,7 +406,9 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._listener.dismiss(self, self.host)
+        self._forget_pending()
         self._framer.eof()
+        self._account()
         if self._transport is not None:
             self._transport.abort()
 
@@ -366,6 +417,22 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.get_write_buffer_size():
             self._transport.abort()
 
+    # --- how much is held ---
+
+    def _put(self, events: Sequence[Frame | FramingError]) -> None:
+        self._pending.extend(events)
+        self._pending_bytes += sum(len(event.payload) for event in events if isinstance(event, Frame))
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self._pending_bytes = 0
+
+    def _account(self) -> None:
+        """Tell the listener how much more or less this peer holds than when it was told last."""
+        held_bytes = self._framer.buffered_bytes + self._pending_bytes
+        self._listener.held_bytes += held_bytes - self.held_bytes
+        self.held_bytes = held_bytes
+
     # --- in order ---
 
     def _advance(self) -> None:
@@ -373,6 +440,7 @@ class _Connection(asyncio.Protocol):
         while self._pending and not self._under_way and not self._write_full and not self._listener.stopping:
             event = self._pending.popleft()
             if isinstance(event, Frame):
+                self._pending_bytes -= len(event.payload)
                 if not event.tidy:
                     self._listener.counters["untidy_blocks"] += 1
                 self._under_way = True
@@ -380,11 +448,12 @@ class _Connection(asyncio.Protocol):
                 self._listener.submit(self, event.payload)
             else:
                 self._take_fault(event)
+        self._account()
         if self._transport is None or self._transport.is_closing():
             return
         if self._close_when_done and not self._pending and not self._under_way:
             self.close()
-        elif self._pending or self._listener.stopping:
+        elif self._pending or self._listener.stopping or self._listener.is_full:
             self._transport.pause_reading()
         elif not self._transport.is_reading() and not self._close_when_done:
             self._transport.resume_reading()
@@ -399,7 +468,7 @@ class _Connection(asyncio.Protocol):
             if answer is not None:
                 self._transport.write(frame(answer))
         if error.closes:
-            self._pending.clear()
+            self._forget_pending()
             self._close_when_done = True
 
     # --- deadlines ---
@@ -426,7 +495,7 @@ class _Connection(asyncio.Protocol):
 
     def _confirmed_by_silence(self) -> None:
         self._confirm = None
-        self._pending.extend(self._framer.pause())
+        self._put(self._framer.pause())
         self._advance()
         self._watch(new_block=True)
 

@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import hl7.client
 import pytest
@@ -32,7 +33,7 @@ class EchoHandler:
 
     def handle_batch(self, messages):
         self.entered.set()
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         self.batches.append([m.payload for m in messages])
         return [self.answer(m.payload) for m in messages]
 
@@ -85,9 +86,9 @@ class Running:
         return peer
 
     def until(self, condition):
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < deadline, "did not happen in 5 s"
+            assert time.monotonic() < deadline, "did not happen in 30 s"
             threading.Event().wait(0.005)
 
 
@@ -290,7 +291,7 @@ def test_when_all_places_are_taken_the_idle_give_way_and_none_with_anything_unde
         known.sendall(frame(message("K1")))
         assert ids(received(known)) == ["K1"]
         half.sendall(b"\x0b" + message("H1"))
-        running.until(lambda: any(c.buffered_bytes for c in running.listener.connections))
+        running.until(lambda: any(c.held_bytes for c in running.listener.connections))
         running.handler.gate.clear()
         running.handler.entered.clear()
         held.sendall(frame(message("U1")))
@@ -303,7 +304,7 @@ def test_when_all_places_are_taken_the_idle_give_way_and_none_with_anything_unde
         assert running.listener.counters["displaced_connections"] == 2
         for newcomer in latest:
             newcomer.sendall(b"\x0bMSH|")
-        running.until(lambda: sum(bool(c.buffered_bytes) for c in running.listener.connections) == 4)
+        running.until(lambda: sum(bool(c.held_bytes) for c in running.listener.connections) == 4)
         stack.enter_context(running.connect())
         assert is_closed(known)
         running.handler.gate.set()
@@ -321,7 +322,7 @@ def test_when_nothing_is_idle_a_newcomer_is_refused_and_that_is_logged_once(cloc
     ):
         for _ in range(2):
             stack.enter_context(running.connect()).sendall(b"\x0bMSH|")
-        running.until(lambda: sum(bool(c.buffered_bytes) for c in running.listener.connections) == 2)
+        running.until(lambda: sum(bool(c.held_bytes) for c in running.listener.connections) == 2)
         for _ in range(20):
             with running.connect() as refused:
                 assert is_closed(refused)
@@ -391,7 +392,96 @@ def test_memory_for_unfinished_blocks_is_bounded_over_all_connections(clock):
             with contextlib.suppress(ConnectionError):
                 peer.sendall(b"\x0bMSH|" + b"x" * 300_000)
         running.until(lambda: running.listener.counters["dropped_for_memory"] >= 4)
-        assert sum(c.buffered_bytes for c in running.listener.connections) <= 1_000_000
+        assert sum(c.held_bytes for c in running.listener.connections) <= 1_000_000
+
+
+ONE_READ_BYTES = 256 * 1024
+
+
+class Counting(EchoHandler):
+    """Notes how much is held whenever it gets a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate.clear()
+        self.listener = None
+        self.held = []
+
+    def handle_batch(self, messages):
+        self.held.append(self.listener.held_bytes)
+        return super().handle_batch(messages)
+
+
+@pytest.fixture
+def slow(clock):
+    """A listener whose database has a message and does not commit it until the gate opens."""
+    handler = Counting()
+    with Running(clock, handler, limits={"max_buffered_bytes": 1_000_000}) as running:
+        handler.listener = running.listener
+        with running.connect() as first:
+            first.sendall(frame(message("first")))
+            running.until(handler.entered.is_set)
+        yield running
+
+
+async def some_turns():
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_a_slow_database_pauses_reading_and_loses_nothing(slow):
+    count, body = 20, "x" * 60_000
+
+    def send(number):
+        with slow.connect() as peer:
+            peer.settimeout(30)
+            for index in range(count):
+                peer.sendall(frame(message(f"{number}-{index}", body)))
+            return ids(received(peer, count))
+
+    with ThreadPoolExecutor(12) as senders:
+        answers = [senders.submit(send, number) for number in range(12)]
+        slow.until(lambda: slow.listener.counters["reading_paused"])
+        slow.call(some_turns())
+        assert slow.listener.is_full
+        assert 750_000 < slow.listener.held_bytes <= 750_000 + ONE_READ_BYTES
+        slow.handler.gate.set()
+        for number, answer in enumerate(answers):
+            assert answer.result(60) == [f"{number}-{index}" for index in range(count)]
+    assert max(slow.handler.held) <= 750_000 + ONE_READ_BYTES
+    assert slow.listener.counters["dropped_for_memory"] == 0
+    slow.until(lambda: not slow.listener.connections)
+    assert (slow.listener.held_bytes, slow.listener.is_full) == (0, False)
+
+
+def test_messages_of_senders_that_are_gone_count_until_they_are_committed(slow):
+    for number in range(10):
+        with slow.connect() as peer:
+            peer.sendall(frame(message(f"gone-{number}", "x" * 90_000)))
+    slow.until(lambda: slow.listener.is_full)
+    slow.call(some_turns())
+    assert slow.listener.held_bytes <= 750_000 + ONE_READ_BYTES
+    slow.handler.gate.set()
+    slow.until(lambda: len(slow.handler.payloads) == 1 + 10)
+    slow.until(lambda: not slow.listener.connections)
+    assert slow.listener.held_bytes == 0
+
+
+def test_unfinished_blocks_wait_for_a_commit_that_makes_room(slow):
+    with contextlib.ExitStack() as stack:
+        whole, *others = (stack.enter_context(slow.connect()) for _ in range(5))
+        whole.sendall(frame(message("whole", "x" * 300_000)))
+        slow.until(lambda: slow.listener.held_bytes > 300_000)
+        blocks = [frame(message(f"other-{number}", "x" * 150_000)) for number in range(len(others))]
+        for peer, block in zip(others, blocks, strict=True):
+            peer.sendall(block[:-2])
+        slow.until(lambda: slow.listener.is_full)
+        slow.handler.gate.set()
+        for number, (peer, block) in enumerate(zip(others, blocks, strict=True)):
+            peer.sendall(block[-2:])
+            assert ids(received(peer)) == [f"other-{number}"]
+        assert ids(received(whole)) == ["whole"]
+    assert slow.listener.counters["dropped_for_memory"] == 0
 
 
 def test_a_peer_that_never_reads_its_answers_is_dropped(clock):
