@@ -27,9 +27,10 @@ OUT_OF_RESOURCES: Final = 0xA700
 UNABLE_TO_PROCESS_INTERNAL: Final = 0xC103  # of the Cxxx range C-FIND, C-MOVE and C-GET have for failures
 
 _QUERIES: Final = frozenset({CommandField.C_FIND_RQ, CommandField.C_MOVE_RQ, CommandField.C_GET_RQ})
-_NAMES_NO_INSTANCE: Final = _QUERIES | {CommandField.C_ECHO_RQ}
 _MESSAGE_ID_ELEMENT: Final = struct.pack("<HHI", 0x0000, 0x0120, 2)
 _MESSAGE_ID: Final = struct.Struct("<H")
+_GROUP_LENGTH: Final = struct.Struct("<HHII")
+_INSTANCE_HEADER: Final = struct.Struct("<HHI")
 # PS3.7 10.1.5: N-CREATE and N-EVENT-REPORT name the affected instance, the others the requested one
 _NEEDS_INSTANCE: Final = frozenset(
     {
@@ -136,12 +137,10 @@ def response_command(request: Command, response: Response) -> Command:
 
 def encoded_response(request: Command, response: Response) -> bytes:
     """Encode the response's command set; where it says nothing but a status, from what was encoded before."""
-    named, message_id = request.affected_sop_class_uid, request.message_id
+    named, message_id = request.sop_class_uid, request.message_id
     if (
         response[2:] == ONLY_STATUS
-        and request.field in _NAMES_NO_INSTANCE
         and message_id is not None
-        and request.sop_instance_uid is None
         and request.event_type_id is None
         and request.action_type_id is None
         and named
@@ -150,7 +149,13 @@ def encoded_response(request: Command, response: Response) -> bytes:
         before, after = _around_message_id(
             request.field, named, response.status, has_data_set=response.data_set is not None
         )
-        return before + _MESSAGE_ID.pack(message_id) + after
+        body = before + _MESSAGE_ID.pack(message_id) + after
+        instance = request.sop_instance_uid
+        if instance and request.field not in _QUERIES and is_uid(instance):
+            value = instance.encode("ascii") + b"\0" * (len(instance) % 2)
+            # The element with the highest tag of all that stand here: the last one (PS3.7 6.3.1).
+            body += _INSTANCE_HEADER.pack(0x0000, 0x1000, len(value)) + value
+        return _GROUP_LENGTH.pack(0x0000, 0x0000, 4, len(body)) + body
     return encode_command(response_command(request, response))
 
 
@@ -158,7 +163,7 @@ def encoded_response(request: Command, response: Response) -> bytes:
 def _around_message_id(
     field: CommandField, sop_class_uid: str, status: int, *, has_data_set: bool
 ) -> tuple[bytes, bytes]:
-    """Encode a response and cut it where the message id being responded to stands."""
+    """Encode a response without its group length, and cut it where the message id being responded to stands."""
     encoded = encode_command(
         Command(
             field=field.response,
@@ -167,7 +172,7 @@ def _around_message_id(
             has_data_set=has_data_set,
             status=status,
         )
-    )
+    )[_GROUP_LENGTH.size :]
     at = encoded.index(_MESSAGE_ID_ELEMENT) + len(_MESSAGE_ID_ELEMENT)
     return encoded[:at], encoded[at + _MESSAGE_ID.size :]
 

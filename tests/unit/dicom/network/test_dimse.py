@@ -215,10 +215,16 @@ def test_every_request_has_its_response(field):
     data_set=st.none() | st.just(b"x"),
     comment=texts,
     instance=uids,
+    named=st.sampled_from([None, "", "1.2.3", "1.2.34", "1.2.", "2.25." + "7" * 59, "2.25." + "7" * 60]),
 )
-def test_a_response_from_a_template_is_the_response(request, status, data_set, comment, instance):
+def test_a_response_from_a_template_is_the_response(request, status, data_set, comment, instance, named):
     response = Response(status, data_set, error_comment=comment, affected_sop_instance_uid=instance)
-    for field in (CommandField.C_FIND_RQ, CommandField.C_ECHO_RQ, CommandField.N_SET_RQ):
+    for field in (
+        CommandField.C_FIND_RQ,
+        CommandField.C_ECHO_RQ,
+        CommandField.C_STORE_RQ,
+        CommandField.N_SET_RQ,
+    ):
         command = request._replace(field=field)
         bare = command._replace(
             requested_sop_instance_uid=None,
@@ -226,6 +232,10 @@ def test_a_response_from_a_template_is_the_response(request, status, data_set, c
             event_type_id=None,
             action_type_id=None,
         )
-        for asked in (command, bare):
+        stored = bare._replace(
+            affected_sop_class_uid="1.2.840.10008.5.1.4.1.1.2", affected_sop_instance_uid=named
+        )
+        removed = bare._replace(requested_sop_class_uid="1.2.4", requested_sop_instance_uid=named)
+        for asked in (command, bare, stored, removed):
             for answer in (response, Response(status, data_set)):
                 assert encoded_response(asked, answer) == encode_command(response_command(asked, answer))
