@@ -41,6 +41,17 @@ def storable_json(value: Any) -> Any:
     return value
 
 
+def storable_values(values: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Answer names and their texts as `storable_json` does; nearly always nothing has to change in them."""
+    parts = list(values)
+    for texts in values.values():
+        parts += texts
+    whole = "".join(parts)
+    if "\x00" not in whole and whole.isascii():
+        return dict(values)
+    return {storable(name): storable_json(texts) for name, texts in values.items()}
+
+
 def encode_attributes(attributes: Attributes) -> dict[str, Any]:
     """Write attributes: text as text, several values as a list, code items as a list of objects."""
     return {keyword: _encode_value(value) for keyword, value in attributes.items()}

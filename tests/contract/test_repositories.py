@@ -1,11 +1,13 @@
 """Patients, orders, steps, performed steps, messages, instances and decisions, stored and found on both databases."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
 
+from broker.db.encoding import storable_json, storable_values
 from broker.db.schema import EVENT, PATIENT_ALIAS, STEP, STEP_STATION, STUDY
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
@@ -437,6 +439,21 @@ def test_a_strange_header_does_not_keep_an_image_out_and_no_number_is_cut(uow):
     assert kept.patient_id is kept.accession_number is None
     assert kept.facts["PatientID"][0].endswith("xxx")
     assert rows(uow, STUDY)[0]["patient_id"] is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"Modality": ("CT",), "StudyDescription": ()},
+        {"PatientName": ("Müller^Ä",), "Modality": ("CT", "")},
+        {"PatientName": ("A\x00B",), "PatientID": ("1",)},
+        {"PatientName": ("\ud800",)},
+        {"Sequence.\x00": ("1",)},
+    ],
+)
+def test_facts_are_stored_like_every_other_text_of_a_peer(facts):
+    assert json.dumps(storable_values(facts)) == json.dumps(storable_json(facts))
 
 
 def test_strange_reasons_and_events_are_kept(uow):

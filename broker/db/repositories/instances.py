@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, func, literal_column, select, update
 
-from broker.db.encoding import column_text, decode_values, storable_json
+from broker.db.encoding import column_text, decode_values, storable_values
 from broker.db.prepared import Prepared
 from broker.db.schema import INSTANCE, STUDY
 from broker.db.transaction import Transaction
@@ -61,11 +61,11 @@ class SqlInstances:
         self._transaction = transaction
 
     def add_many(self, instances: Sequence[Instance]) -> list[int]:
-        """Store new rows in one statement, answer their ids in order. Raises DuplicateKey."""
+        """Store new rows, answer their ids in order. Raises DuplicateKey."""
         if not instances:
             return []
-        if len(instances) == 1:
-            keys = [self._transaction.insert(INSTANCE, _values(instances[0]))]
+        if len(instances) == 1 or not self._transaction.is_postgresql:  # SQLite is no round trip away
+            keys = [self._transaction.insert(INSTANCE, _values(instance)) for instance in instances]
         else:
             rows = self._transaction.execute(_ADD, [_values(instance) for instance in instances])
             keys = [int(key) for key in rows.scalars()]
@@ -186,7 +186,7 @@ def _values(instance: Instance) -> dict[str, Any]:
         "size_bytes": instance.size_bytes,
         "data_set_offset": instance.data_set_offset,
         "sha256": instance.sha256,
-        "facts": storable_json(instance.facts),
+        "facts": storable_values(instance.facts),
         "calling_ae_title": instance.calling_ae_title,
         "called_ae_title": instance.called_ae_title,
         "peer": instance.peer,
