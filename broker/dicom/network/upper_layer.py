@@ -107,6 +107,7 @@ _P_DATA: Final = int(PduType.P_DATA_TF)
 _ASSOCIATE: Final = (PduType.ASSOCIATE_RQ, PduType.ASSOCIATE_AC)
 _PDU_HEADER = struct.Struct(">BxI")
 _PDV_HEADER = struct.Struct(">IBB")
+_DATA_HEADER = struct.Struct(">BxIIBB")  # of a P-DATA-TF and of its first PDV
 _EMPTY = memoryview(b"")
 
 
@@ -238,7 +239,7 @@ class UpperLayer:
     def next_event(self) -> Event | None:
         """Return the next thing that happened, or None when more bytes are needed."""
         while True:
-            if self._pdv_left:
+            if self._pdv_left or (not self._pdu_left and self._begin_plain_data()):
                 return self._payload()
             if self.state is State.IDLE:
                 # What still comes is nobody's: kept, its first bytes would be taken for the length of a PDU.
@@ -261,6 +262,23 @@ class UpperLayer:
                 return self._violated(Stimulus.INVALID_PDU, malformed.what, malformed.reason)
             if event is not None:
                 return event
+
+    def _begin_plain_data(self) -> bool:
+        """Begin a P-DATA-TF whose headers are here and as they should be; False leaves all others to the table."""
+        start = self._start
+        if self._end - start < pdu.DATA_HEADER_BYTES or self.state is not State.ESTABLISHED:
+            return False
+        kind, length, pdv_length, context_id, control = _DATA_HEADER.unpack_from(self._buffer, start)
+        # DT-2 (PS3.8 9.2.3): the state stays. An empty PDV and every violation go the long way.
+        if kind != _P_DATA or length > self.limits.p_data_bytes or not 2 < pdv_length <= length - 4:
+            return False
+        self._start = start + pdu.DATA_HEADER_BYTES
+        self._pdu_left = length - pdu.PDV_HEADER_BYTES
+        self._pdv_left = pdv_length - 2
+        self._context_id = context_id
+        self._control = control
+        self.pdus_received += 1
+        return True
 
     def _payload(self) -> DataReceived | None:
         start, left = self._start, self._pdv_left
