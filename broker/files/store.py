@@ -35,6 +35,8 @@ DEFAULT_FREE_RESERVE_BYTES: Final = 2 * 1024**3
 DEFAULT_FREE_RESERVE_PERCENT: Final = 5.0
 DEFAULT_READY_FILES: Final = 32
 SWEEP_BATCH: Final = 500
+_CROWD_LASTS: Final = 16
+"""Objects that must have come one after the other before another thread computes digests again."""
 
 _PATH = re.compile(r"\d{8}/\d{4}/[0-9a-f]{32}\.dcm\Z")
 _INCOMING = re.compile(r"[0-9a-f]{32}\.part\Z")
@@ -91,6 +93,7 @@ class DiskFileStore:
         self._synced_folder = ""
         self._open_lock = threading.Lock()
         self._open = 0
+        self._crowd = 0
 
     def prepare(self) -> None:
         """Make the store's folders and look what the filesystem can do; once at start."""
@@ -132,8 +135,10 @@ class DiskFileStore:
             raise trouble(error) from error
         with self._open_lock:
             self._open += 1
-            is_alone = self._open == 1
-        # With one receiver there is a core to spare for its digest; with several, handing over only costs.
+            self._crowd = _CROWD_LASTS if self._open > 1 else max(0, self._crowd - 1)
+            is_alone = self._crowd == 0
+        # With one receiver there is a core to spare for its digest; with several, handing over only costs, also
+        # in the moments when the others wait for their rows.
         return StoredUnderWay(
             self, self._disk, file, head=head, digester=self._digester if is_alone else None
         )
