@@ -15,6 +15,7 @@ from broker.dicom.objects.header import ScanPlan, known_keyword
 from broker.domain.facts import order_facts, routing_facts
 from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
+from broker.insight import BrokerInsight
 from broker.web.ports import Dashboard, HealthPart
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
@@ -35,6 +36,7 @@ def dashboard(broker: Broker) -> Dashboard:
         actions=broker.actions,
         health=lambda: health(broker),
         explain=lambda study: explain_study(broker, study),
+        insight=BrokerInsight(broker),
         clock=broker.clock,
         zone=broker.zone,
         site_name=broker.loaded.site.site.name,

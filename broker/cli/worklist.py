@@ -17,6 +17,7 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.workflow.entries import Asked, asked_like
 from broker.workflow.reports_port import Page, WorklistLine
 
 app = typer.Typer(name="worklist", help="Scheduled procedure steps.", no_args_is_help=True)
@@ -98,3 +99,41 @@ def print_(
                 f"{line.patient_id:14}  {line.accession_number or '':16}  {line.modality or '':3}  "
                 f"{line.description:40.40}  {line.status}"
             )
+
+
+@app.command("explain")
+def explain(
+    order_id: int,
+    device: Annotated[str, typer.Argument(help="AE title of a device of the site file.")],
+    *,
+    station: Annotated[bool | None, typer.Option(help="It asks for its own station.")] = None,
+    modality: Annotated[bool | None, typer.Option(help="It asks for its modality.")] = None,
+    today: Annotated[bool | None, typer.Option(help="It asks for today.")] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Say whether a device would be shown an order now, and why not; it asks as it last did, unless told."""
+    from broker.insight import BrokerInsight
+
+    with open_cli(config, data_dir) as broker:
+        broker.reports.order(order_id)
+        last = broker.reports.last_query(device)
+        usual = asked_like(last)
+        asked = Asked(
+            usual.own_station if station is None else station,
+            usual.own_modality if modality is None else modality,
+            usual.today if today is None else today,
+        )
+        sights = BrokerInsight(broker).sights(order_id, device, asked)
+    if as_json:
+        show(sights, as_json=True, columns=())
+        return
+    if last is None:
+        print(f"{device} is not among the recent queries: is its worklist set to this broker?")
+    for sight in sights:
+        print(f"step {sight.sps_id}: {'yes' if sight.seen else 'no'}")
+        for clause in sight.clauses:
+            print(f"  {'✓' if clause.holds else '✗'} {clause.text}")
+    if not sights:
+        print("The order has no step to be shown.")

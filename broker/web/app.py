@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.errors import BrokerError
 from broker.web import api, security
 from broker.web.navigation import places_of
-from broker.web.pages import deliveries, find, images, messages, orders, overview, worklist
+from broker.web.pages import deliveries, find, images, instances, messages, orders, overview, worklist
 from broker.web.ports import Dashboard
 from broker.web.rendering import Pages
 
@@ -34,7 +34,10 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     """Build the application around what it is given; nothing is read or connected here."""
     app = FastAPI(title="Worklist Broker", version=dashboard.version, docs_url=None, redoc_url=None)
     app.state.dashboard = dashboard
-    routers = [module.router for module in (overview, find, worklist, orders, messages, deliveries, images)]
+    routers = [
+        module.router
+        for module in (overview, find, worklist, orders, messages, deliveries, images, instances)
+    ]
     app.state.pages = Pages(dashboard, places_of(routers))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for router in routers:

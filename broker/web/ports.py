@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Protocol
 
+from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import Reports
 
 
-class PageReports(Reports, FindReports, Protocol):
+class PageReports(Reports, FindReports, EntryReports, Protocol):
     """Everything the pages read."""
 
 
@@ -24,6 +25,31 @@ class Actions(Protocol):
     def cancel(self, delivery: int, *, actor: str) -> None: ...
     def resume(self, destination: str, *, actor: str) -> None: ...
     def pause(self, destination: str, *, actor: str) -> None: ...
+
+
+class Picture(Protocol):
+    """A small picture of an image, not for diagnosis."""
+
+    @property
+    def media_type(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Insight(Protocol):
+    """What is computed when somebody asks."""
+
+    def devices(self) -> Sequence[str]:
+        """Answer the AE titles of the configured devices."""
+        ...
+
+    def sights(self, order_id: int, ae_title: str, asked: Asked) -> Sequence[Sight]:
+        """Say whether a device would be shown the steps of an order, asking like this now. Raises NotFound."""
+        ...
+
+    def preview(self, instance_id: int) -> Picture:
+        """Answer a small picture of an instance. Raises NotFound, or OutOfResources when too many wait."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +71,7 @@ class Dashboard:
     health: Callable[[], Sequence[HealthPart]]
     explain: Callable[[str], Sequence[ExplainedRoute]]
     """Study Instance UID -> verdicts."""
+    insight: Insight
     clock: Clock
     zone: tzinfo
     site_name: str

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 from broker.domain.events import EventName, Subject
 from broker.workflow.reports_port import TimelineEntry
 
 Say = Callable[[datetime], str]
 GAP = timedelta(minutes=10)
+MAX_RAW_CHARACTERS = 8000
 _N = EventName
 _MEANING = {
     _N.DELIVERY_DIED: "failing", _N.MESSAGE_REFUSED: "failing", _N.DEVICE_REFUSED: "failing",
@@ -26,8 +29,14 @@ _NOISE = {
     "destination", "route", "routes", "destinations", "state", "event", "worker", "message", "configuration",
     "association", "items", "delivered", "rejected", "attempt", "due_at", "instances", "until", "conflicts",
     "last_received_at", "answers", "before", "after", "from", "missing", "outcome", "message_type", "actor",
-    "not_sent_back_to", "again", "steps",
+    "not_sent_back_to", "again", "steps", "previews", "study", "times",
 }  # fmt: skip
+_WIRE = {
+    _N.MPPS_CREATED: (("N-CREATE", "IN PROGRESS"),),
+    _N.MPPS_UPDATED: (("N-SET", ""),),
+    _N.MPPS_FINISHED: (("N-SET", ""),),
+}
+"""What the words stand for on the wire."""
 _LABELS = {
     "message_control_id": "MSH-10",
     "order_control": "ORC-1",
@@ -56,6 +65,12 @@ class Told:
     label: str
     silence: timedelta | None = None
     """How long nothing had happened before, when that was long."""
+    why: str = ""
+    """Page that says why this was decided so."""
+    previews: tuple[int, ...] = ()
+    """Instances to show small."""
+    raw: str = ""
+    """The entry as it is kept."""
 
 
 def tell(entries: Sequence[TimelineEntry], *, clock: Say) -> list[Told]:
@@ -104,10 +119,15 @@ def _told(entry: TimelineEntry, clock: Say, *, tries: int, first: datetime) -> T
             f"→ {_text(details, 'destination')}: {tries} attempts failed since {clock(first)}"
             + _next_try(details, clock)
         )
-    facts = tuple(
-        (_LABELS.get(key, key.replace("_", " ")), _shown(value))
-        for key, value in details.items()
-        if key not in _NOISE and _shown(value)
+    facts = (*_WIRE.get(name, ()),) if name else ()
+    facts += (
+        _facts_of_query(details)
+        if name is _N.WORKLIST_QUERIED
+        else tuple(
+            (_LABELS.get(key, key.replace("_", " ")), _shown(value))
+            for key, value in details.items()
+            if key not in _NOISE and _shown(value)
+        )
     )
     page = _LINKS.get(entry.subject) if entry.subject_id is not None else None
     meaning = _MEANING.get(name, "") if name else ""
@@ -118,8 +138,42 @@ def _told(entry: TimelineEntry, clock: Say, *, tries: int, first: datetime) -> T
         meaning="attention" if not meaning and details.get("conflicts") else meaning,
         who="" if entry.actor in ("", "broker") or entry.actor in sentence else entry.actor,
         link=f"/{page}/{entry.subject_id}" if page else "",
+        why=_why(name, details),
+        previews=tuple(key for key in _items(details.get("previews")) if isinstance(key, int)),
+        raw=_raw(entry),
         label=f"{entry.subject} {entry.subject_id}" if page else "",
     )
+
+
+def _facts_of_query(details: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    took = details.get("duration_ms")
+    return (
+        ("C-FIND", _text(details, "status")),
+        ("keys", _text(details, "keys") or "none"),
+        *((("took", f"{took:.1f} ms"),) if isinstance(took, int | float) else ()),
+    )
+
+
+def _why(name: EventName | None, details: Mapping[str, object]) -> str:
+    if name in (_N.ROUTED, _N.UNROUTED) and (study := _text(details, "study")):
+        return f"/studies/{quote(study, safe='')}#why"
+    return "#entry" if name is _N.STEP_SCHEDULED else ""
+
+
+def _raw(entry: TimelineEntry) -> str:
+    kept = {
+        "at": entry.at.isoformat(),
+        "event": entry.what,
+        "actor": entry.actor,
+        "subject": entry.subject,
+        "subject_id": entry.subject_id,
+        "details": dict(entry.details),
+    }
+    return json.dumps(kept, indent=1, ensure_ascii=False, default=str)[:MAX_RAW_CHARACTERS]
+
+
+def _items(value: object) -> list[object]:
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _sentence(name: EventName | None, entry: TimelineEntry, clock: Say) -> str:
@@ -137,13 +191,17 @@ def _sentence(name: EventName | None, entry: TimelineEntry, clock: Say) -> str:
         case _N.ORDER_INCOMPLETE:
             return f"Not offered to any scanner: {_text(d, 'missing')} missing"
         case _N.STEP_SCHEDULED:
-            return "Step scheduled"
+            stations = _text(d, "station_ae_titles")
+            return "Step scheduled" + (f" for {stations}" if stations else "")
         case _N.STEP_STATUS_CHANGED:
             return f"Step is now {_state(d, 'after')}, was {_state(d, 'before')}"
         case _N.WORKLIST_QUERIED:
-            return f"{who} asked for its worklist and got {_counted(d.get('answers'), 'answer')}"
+            times, answers = d.get("times"), _counted(d.get("answers"), "answer")
+            if isinstance(times, int):
+                return f"{who} asked {_counted(times, 'more time')}; this was its last, and it was there"
+            return f"{who} asked for its worklist and was shown it, among {answers}"
         case _N.MPPS_CREATED:
-            return f"Exam reported by {who}"
+            return f"Exam begun, says {who}"
         case _N.MPPS_FINISHED:
             return f"Exam finished, says {who}"
         case _N.INSTANCE_RECEIVED:

@@ -71,6 +71,8 @@ class MessageWork:
             order=entry.order.id,
             study_instance_uid=uid,
             status=step.status.value,
+            scheduled_procedure_step_id=step.scheduled_procedure_step_id,
+            station_ae_titles=list(step.station_ae_titles),
         )
         self._tell_incomplete(entry, step.id, before=())
         return step

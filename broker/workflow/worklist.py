@@ -134,20 +134,26 @@ class Worklist:
 
     def explain(self, query: WorklistQuery, device: DeviceProfile, *, limit: int = 20) -> list[NearMiss]:
         """Answer the entries a query nearly found, those that fail least first, each with what excluded it."""
-        query = self.effective(query, device)
-        visibility = self.visibility(query, device)
-        misses: list[NearMiss] = []
-        for entry, status_since in self._reader.near(query, limit=limit * 5):
-            verdicts = explain(query, view_of(entry))
-            reasons = [(Exclusion.KEY, verdict.reason) for verdict in verdicts if not verdict.holds]
-            if not is_visible(entry, status_since, visibility):
-                reasons.append((Exclusion.STATUS, f"the step is {entry.step.status.value}"))
-            if entry.step.missing:
-                missing = ", ".join(entry.step.missing)
-                reasons.append((Exclusion.INCOMPLETE, f"the order lacks {missing}"))
-            if reasons:
-                misses.append(NearMiss(entry, verdicts, tuple(reasons)))
+        found = (
+            self.judge(query, device, entry, since)
+            for entry, since in self._reader.near(self.effective(query, device), limit=limit * 5)
+        )
+        misses = [miss for miss in found if miss.reasons]
         return sorted(misses, key=lambda miss: len(miss.reasons))[:limit]
+
+    def judge(
+        self, query: WorklistQuery, device: DeviceProfile, entry: WorklistEntry, status_since: datetime
+    ) -> NearMiss:
+        """Hold one entry against a query of a device; it is in the answer when there is no reason against it."""
+        query = self.effective(query, device)
+        verdicts = explain(query, view_of(entry))
+        reasons = [(Exclusion.KEY, verdict.reason) for verdict in verdicts if not verdict.holds]
+        if not is_visible(entry, status_since, self.visibility(query, device)):
+            reasons.append((Exclusion.STATUS, f"the step is {entry.step.status.value}"))
+        if entry.step.missing:
+            missing = ", ".join(entry.step.missing)
+            reasons.append((Exclusion.INCOMPLETE, f"the order lacks {missing}"))
+        return NearMiss(entry, verdicts, tuple(reasons))
 
 
 def is_visible(entry: WorklistEntry, status_since: datetime, visibility: Visibility) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.db.reports.deliveries import DeliveryReports
+from broker.db.reports.entries import SqlEntryReports
 from broker.db.reports.find import SqlFindReports
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
@@ -18,6 +19,7 @@ class SqlReports(
     OrderReports,
     MessageReports,
     SqlFindReports,
+    SqlEntryReports,
     StudyReports,
     DeliveryReports,
     OverviewReports,

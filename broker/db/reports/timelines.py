@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, or_, select, union
 
 from broker.db.reports.reading import Reader, mappings
 from broker.db.repositories.performed_steps import names_study
@@ -22,9 +23,19 @@ from broker.db.schema import (
     STEP,
 )
 from broker.domain.events import EventName, Subject
+from broker.domain.steps import OFFERED_BY_DEFAULT
 from broker.workflow.reports_port import TimelineEntry
 
 MAX_ENTRIES = 2000
+MAX_SERIES_SHOWN = 20
+"""Series that get previews."""
+PREVIEWS = 4
+"""Of one series."""
+MAX_STEPS_SHOWN = 20
+MAX_QUERIES_READ = 5000
+_OFFERED = {status.value for status in OFFERED_BY_DEFAULT}
+_STILL_SHOWN = timedelta(hours=4)
+"""A started step is answered to devices of its modality for a while."""
 
 # A study has thousands of instances: what happens to each of them is told by series and by route instead.
 _OF_EACH_INSTANCE = (
@@ -74,21 +85,17 @@ class TimelineReports(Reader):
             .order_by(DELIVERY.c.id.desc())
             .limit(MAX_ENTRIES),
         )
-        entries = _events(
-            connection,
-            and_(
-                or_(
-                    EVENT.c.study_instance_uid.in_(studies),
-                    EVENT.c.order.in_(orders),
-                    and_(EVENT.c.subject == Subject.ORDER.value, EVENT.c.subject_id.in_(orders)),
-                    and_(
-                        EVENT.c.subject == Subject.DELIVERY.value,
-                        EVENT.c.subject_id.in_([row["id"] for row in deliveries][:500]),
-                    ),
-                ),
-                _NOT_SUMMARISED,
+        # A union of what several indexes find; with an OR the newest of all events would be walked through.
+        about = union(
+            select(EVENT.c.id).where(EVENT.c.study_instance_uid.in_(studies)),
+            select(EVENT.c.id).where(EVENT.c.order.in_(orders)),
+            select(EVENT.c.id).where(EVENT.c.subject == Subject.ORDER.value, EVENT.c.subject_id.in_(orders)),
+            select(EVENT.c.id).where(
+                EVENT.c.subject == Subject.DELIVERY.value,
+                EVENT.c.subject_id.in_([row["id"] for row in deliveries][:500]),
             ),
         )
+        entries = _events(connection, and_(EVENT.c.id.in_(about), _NOT_SUMMARISED))
         told = {(entry.subject, entry.subject_id) for entry in entries}
         for entry in (
             *_orders(connection, orders),
@@ -100,7 +107,11 @@ class TimelineReports(Reader):
             # A row speaks for itself only where no event does.
             if (entry.subject, entry.subject_id) not in told:
                 entries.append(entry)
-        entries += [*_series(connection, studies), *_decisions(connection, studies)]
+        entries += [
+            *_series(connection, studies),
+            *_decisions(connection, studies),
+            *_queries(connection, orders),
+        ]
         entries.sort(key=lambda entry: entry.at)
         return entries[-MAX_ENTRIES:]
 
@@ -213,32 +224,106 @@ def _series(connection: Connection, studies: Sequence[str]) -> Iterable[Timeline
         .group_by(INSTANCE.c.series_instance_uid)
         .limit(MAX_ENTRIES)
     )
-    for row in mappings(connection, statement):
+    for number, row in enumerate(mappings(connection, statement)):
         details = {
             "series_instance_uid": row["series_instance_uid"],
             "modality": row["modality"],
             "instances": row["instances"],
             "last_received_at": row["last"].isoformat(),
         }
+        if number < MAX_SERIES_SHOWN:
+            details["previews"] = _samples(connection, row["series_instance_uid"], row["instances"])
         yield _entry(
             row["first"], EventName.INSTANCE_RECEIVED, Subject.SERIES, None, row["calling_ae_title"], details
         )
 
 
+def _samples(connection: Connection, series_instance_uid: str, instances: int) -> list[int]:
+    """Answer the instances that show what a series is: its first, its last and two between them."""
+    ids = select(INSTANCE.c.id).where(INSTANCE.c.series_instance_uid == series_instance_uid)
+    last = PREVIEWS - 1
+    places = sorted({round((instances - 1) * part / last) for part in range(PREVIEWS)})
+    return [
+        int(key)
+        for place in places
+        for key in connection.execute(ids.order_by(INSTANCE.c.id).offset(place).limit(1)).scalars()
+    ]
+
+
+def _queries(connection: Connection, orders: Sequence[int]) -> Iterable[TimelineEntry]:
+    """Tell which devices got a step in answer to a query: each device's first and newest time.
+
+    Looked for among the newest queries since the steps were made and until they were begun, for the log of all
+    queries is long.
+    """
+    steps = mappings(
+        connection,
+        select(STEP.c.id, STEP.c.created_at, STEP.c.status, STEP.c.status_changed_at)
+        .where(STEP.c.order.in_(orders))
+        .order_by(STEP.c.id)
+        .limit(MAX_STEPS_SHOWN),
+    )
+    if not steps:
+        return
+    asked = [EVENT.c.name == EventName.WORKLIST_QUERIED.value]
+    asked.append(EVENT.c.at >= min(row["created_at"] for row in steps))
+    if not any(row["status"] in _OFFERED for row in steps):
+        asked.append(EVENT.c.at <= max(row["status_changed_at"] for row in steps) + _STILL_SHOWN)
+    recent = (
+        select(EVENT.c.at, EVENT.c.actor, EVENT.c.details)
+        .where(*asked)
+        .order_by(EVENT.c.at.desc())
+        .limit(MAX_QUERIES_READ)
+        .subquery()
+    )
+    wanted = {str(row["id"]) for row in steps}
+    named = or_(*(cast(recent.c.details, Text).like(f'%"{step}"%') for step in wanted))
+    by_device: dict[str, list[Any]] = {}
+    for row in mappings(connection, select(recent).where(named)):
+        if wanted & set(row["details"].get("steps") or ()):
+            by_device.setdefault(row["actor"], []).append(row)
+    for actor, rows in by_device.items():
+        rows.sort(key=_asked_at)
+        times = len(rows)
+        for place in (rows[0],) if times == 1 else (rows[0], rows[-1]):
+            details = {
+                name: place["details"].get(name) for name in ("answers", "status", "keys", "duration_ms")
+            }
+            if place is not rows[0]:
+                details["times"] = times - 1
+            yield _entry(_asked_at(place), EventName.WORKLIST_QUERIED, Subject.DEVICE, None, actor, details)
+
+
+def _asked_at(row: Any) -> datetime:
+    """Answer when a query was asked; its event is written with others a moment later."""
+    try:
+        return datetime.fromisoformat(str(row["details"].get("asked_at"))).astimezone(UTC)
+    except ValueError:
+        at: datetime = row["at"]
+        return at
+
+
 def _decisions(connection: Connection, studies: Sequence[str]) -> Iterable[TimelineEntry]:
     rows = mappings(
         connection,
-        select(DECISION.c.decided_at, DECISION.c.routes, DECISION.c.conflicts, DECISION.c.configuration)
+        select(
+            DECISION.c.study_instance_uid,
+            DECISION.c.decided_at,
+            DECISION.c.routes,
+            DECISION.c.conflicts,
+            DECISION.c.configuration,
+        )
         .where(DECISION.c.study_instance_uid.in_(studies))
         .order_by(DECISION.c.id)
         .limit(10 * MAX_ENTRIES),
     )
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
-        key = (tuple(row["routes"]), tuple(row["conflicts"]), row["configuration"])
+        key = (row["study_instance_uid"], tuple(row["routes"]), tuple(row["conflicts"]), row["configuration"])
         groups.setdefault(key, []).append(row)
-    for (routes, conflicts, configuration), alike in groups.items():
+    for (_, routes, conflicts, configuration), alike in groups.items():
         details: dict[str, object] = {
+            "study": alike[0]["study_instance_uid"],
             "routes": list(routes),
             "conflicts": list(conflicts),
             "configuration": configuration,

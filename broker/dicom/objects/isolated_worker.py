@@ -11,6 +11,7 @@ from pathlib import Path
 from broker.dicom.objects.codestreams import Unrenderable
 from broker.dicom.objects.isolation import MAX_HEADER_BYTES, receive, send
 from broker.dicom.objects.pixels import decode_frame
+from broker.dicom.objects.rendering import render_png
 from broker.dicom.objects.transcode import decompressed
 from broker.errors import BrokerError
 
@@ -49,6 +50,10 @@ def _answer(request: dict[str, str | int | bool]) -> tuple[dict[str, object], by
         return {"shape": pixels.shape, "dtype": pixels.dtype.str}, pixels.tobytes()
     if request["do"] == "decompress":
         return {}, decompressed(path, str(request["transfer_syntax_uid"]))
+    if request["do"] == "preview":
+        # Here, not in one more process: this one may die of it.
+        png = render_png(path, max_side_pixels=int(request["side"]), decode=decode_frame)
+        return {}, png
     raise Unrenderable("the request is not known")
 
 

@@ -10,7 +10,7 @@ import io
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ from broker.errors import BrokerError
 from broker.workflow.own_disk import is_of_the_machine
 
 Pixels = npt.NDArray[Any]
+FrameDecoder = Callable[[Path, int], Pixels]
+"""File and frame -> samples."""
 
 MIB = 1 << 20
 UNDEFINED_LENGTH = b"\xff\xff\xff\xff"
@@ -138,9 +140,13 @@ class BoundedFile(io.RawIOBase):
 class StoredImage:
     """A stored object opened for its pixels: a bounded header, and frames as decoded samples."""
 
-    def __init__(self, path: Path, limits: PixelLimits | None = None) -> None:
+    def __init__(
+        self, path: Path, limits: PixelLimits | None = None, *, decode: FrameDecoder | None = None
+    ) -> None:
+        """Open an object; compressed frames are decoded in another process unless `decode` says otherwise."""
         self.limits = limits = limits or PixelLimits()
         self._path = path
+        self._decode = decode or _decoded_elsewhere
         with typed_errors("the object cannot be read"):
             file: BinaryIO = path.open("rb")
         try:
@@ -181,7 +187,7 @@ class StoredImage:
             self._file.allow(max_bytes=self.limits.max_frame_bytes, max_reads=self.limits.max_frame_reads)
             if self.transfer_syntax.is_encapsulated:
                 self._check_codestream(index, frame_bytes)
-                pixels = _decoded_elsewhere(self._path, index)
+                pixels = self._decode(self._path, index)
             else:
                 pixels = pixel_array(self._file, index=index)  # type: ignore[arg-type]
         if pixels.shape[:2] != (self.header.Rows, self.header.Columns):

@@ -20,7 +20,7 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 
 from broker.dicom.objects.markings import draw_overlays, draw_shutter
-from broker.dicom.objects.pixels import PixelLimits, Pixels, StoredImage, typed_errors
+from broker.dicom.objects.pixels import FrameDecoder, PixelLimits, Pixels, StoredImage, typed_errors
 
 WHITE = 65535
 PValues = npt.NDArray[np.uint16]
@@ -111,10 +111,15 @@ def quantised(pixels: PValues, bits: int) -> npt.NDArray[np.uint8] | npt.NDArray
 
 
 def render(
-    path: Path, *, max_side_pixels: int, frame: int | None = None, limits: PixelLimits | None = None
+    path: Path,
+    *,
+    max_side_pixels: int,
+    frame: int | None = None,
+    limits: PixelLimits | None = None,
+    decode: FrameDecoder | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Render a preview: 8 bit, gray or RGB, no side longer than `max_side_pixels`, never enlarged."""
-    with StoredImage(path, limits) as image:
+    with StoredImage(path, limits, decode=decode) as image:
         picture = picture_of(image, frame=frame)
     with typed_errors("the picture cannot be scaled"):
         scaled = fitted(picture, width=max_side_pixels, height=max_side_pixels, enlarge=False)
@@ -122,13 +127,17 @@ def render(
 
 
 def render_png(
-    path: Path, *, max_side_pixels: int, frame: int | None = None, limits: PixelLimits | None = None
+    path: Path,
+    *,
+    max_side_pixels: int,
+    frame: int | None = None,
+    limits: PixelLimits | None = None,
+    decode: FrameDecoder | None = None,
 ) -> bytes:
     """Render a preview as PNG; it holds pixels and nothing of the header."""
     out = io.BytesIO()
-    Image.fromarray(render(path, max_side_pixels=max_side_pixels, frame=frame, limits=limits)).save(
-        out, "PNG"
-    )
+    pixels = render(path, max_side_pixels=max_side_pixels, frame=frame, limits=limits, decode=decode)
+    Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
 
 

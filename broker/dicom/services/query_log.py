@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import structlog
 
@@ -41,11 +43,17 @@ class QueryLog:
     """Writes queries as events, in batches, from a thread of its own."""
 
     def __init__(
-        self, units_of_work: UnitsOfWork, *, interval_s: float = 1.0, max_waiting: int = 10_000
+        self,
+        units_of_work: UnitsOfWork,
+        *,
+        interval_s: float = 1.0,
+        max_waiting: int = 10_000,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._units_of_work = units_of_work
+        self._now = now
         self._interval_s = interval_s
-        self._waiting: deque[QueryRecord] = deque(maxlen=max_waiting)
+        self._waiting: deque[tuple[datetime, QueryRecord]] = deque(maxlen=max_waiting)
         self._stopping = threading.Event()
         self._something = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,20 +73,20 @@ class QueryLog:
 
     def record(self, record: QueryRecord) -> None:
         """Keep a query to be written; never blocks. When nothing can be written, the oldest are dropped."""
-        self._waiting.append(record)
+        self._waiting.append((self._now(), record))
         self._something.set()
 
     def flush(self) -> int:
         """Write what waits, answer how many that were."""
-        records: list[QueryRecord] = []
+        records: list[tuple[datetime, QueryRecord]] = []
         while self._waiting:
             records.append(self._waiting.popleft())
         if not records:
             return 0
         try:
             with self._units_of_work() as uow:
-                for record in records:
-                    uow.record(_event(record))
+                for at, record in records:
+                    uow.record(_event(at, record))
                 uow.commit()
         except BrokerError as error:
             log.warning("queries not recorded", queries=len(records), error=type(error).__name__)
@@ -94,8 +102,9 @@ class QueryLog:
             self.flush()
 
 
-def _event(record: QueryRecord) -> Event:
+def _event(at: datetime, record: QueryRecord) -> Event:
     details: dict[str, str | int | float | bool | list[str] | None] = {
+        "asked_at": at.isoformat(),  # the event itself is written a moment later
         "association": record.association_id,
         "keys": list(record.keys),
         "status": f"{record.status:04X}",

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Id, Text, TheDashboard
+from broker.workflow.entries import Asked, asked_like, values_of
 
 router = APIRouter()
 
@@ -31,3 +32,31 @@ def order(board: TheDashboard, order_id: Id) -> dict[str, Any]:
 def order_timeline(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
     """Answer what happened to one order."""
     return rows(board.reports.order_timeline(order_id))
+
+
+@router.get("/api/orders/{order_id}/entry")
+def entry(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
+    """Answer every value scanners are told of an order, with its source."""
+    board.reports.order(order_id)
+    return rows(values_of([found for found, _ in board.reports.order_entries(order_id)]))
+
+
+@router.get("/api/orders/{order_id}/sights")
+def sights(
+    board: TheDashboard,
+    order_id: Id,
+    device: Text,
+    *,
+    station: bool | None = None,
+    modality: bool | None = None,
+    today: bool | None = None,
+) -> list[dict[str, Any]]:
+    """Answer whether a device would be shown an order now, and why not; it asks as it last did, unless told."""
+    board.reports.order(order_id)
+    usual = asked_like(board.reports.last_query(device))
+    asked = Asked(
+        usual.own_station if station is None else station,
+        usual.own_modality if modality is None else modality,
+        usual.today if today is None else today,
+    )
+    return rows(board.insight.sights(order_id, device, asked))

@@ -1,10 +1,13 @@
-"""Orders: all, or those that are incomplete; and one order's timeline."""
+"""Orders: all, or those that are incomplete; one order's timeline, its entry, and who would see it."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
 
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
+from broker.workflow.entries import Asked, asked_like, values_of
 
 router = APIRouter()
 
@@ -34,11 +37,37 @@ def orders(
 
 
 @router.get("/orders/{order_id}")
-def order(request: Request, board: TheDashboard, pages: ThePages, order_id: Id) -> Response:
-    """Show what happened to one order, oldest first."""
+def order(
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    order_id: Id,
+    device: Text = "",
+    asks: Annotated[list[str] | None, Query(max_length=4)] = None,
+) -> Response:
+    """Show what happened to one order, oldest first; with `device`, whether that one would be shown it now."""
+    line = board.reports.order(order_id)
+    entries = [entry for entry, _ in board.reports.order_entries(order_id)]
+    last, asked, sights = None, Asked(), None
+    if device:
+        last = board.reports.last_query(device)
+        asked = (
+            asked_like(last)
+            if asks is None
+            else Asked("station" in asks, "modality" in asks, "today" in asks)
+        )
+        sights = board.insight.sights(order_id, device, asked)
+    stations = [station for entry in entries for station in entry.step.station_ae_titles]
+    devices = board.insight.devices()
     return pages.render(
         request,
         "order.html",
-        line=board.reports.order(order_id),
+        line=line,
         entries=board.reports.order_timeline(order_id),
+        values=values_of(entries),
+        devices=devices,
+        device=device or next((name for name in stations if name in devices), ""),
+        asked=asked,
+        last=last,
+        sights=sights,
     )

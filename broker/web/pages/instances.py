@@ -1,0 +1,22 @@
+"""One image, small: enough to recognise an exam by, marked as not for diagnosis wherever it stands."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from broker.web.pages import Id, TheDashboard
+
+router = APIRouter()
+
+
+@router.get("/instances/{instance_id}/preview")
+def preview(request: Request, board: TheDashboard, instance_id: Id) -> Response:
+    """Answer a picture of at most 256 pixels a side, or a tile that says why there is none."""
+    # A stored object never changes, and its id is never given again.
+    headers = {"ETag": f'"instance-{instance_id}"', "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    picture = board.insight.preview(instance_id)
+    if picture.media_type != "image/png":
+        headers.pop("ETag")  # what is not decoded here may be one day
+    return Response(picture.body, media_type=picture.media_type, headers=headers)
