@@ -80,26 +80,22 @@ def sweep(
     wired: Wired,
     *,
     limits: SweepLimits,
-    watch: LeaseWatch | None = None,
+    watch: LeaseWatch,
     is_gone: IsGone = nobody_is_gone,
     thorough: bool = False,
 ) -> Work:
     """Close quiet periods, take back the leases of lost workers, and answer what there is to do.
 
-    A lease is taken back when it has run out, or at once when `is_gone` knows that its holder is dead. A
-    `thorough` sweep also looks for what no live destination will ever ask for.
+    A lease is taken back when the `watch` has seen nobody renew it, or at once when `is_gone` knows that its holder
+    is dead. A `thorough` sweep also looks for what no live destination will ever ask for.
     """
-    watch = watch or LeaseWatch()
     failpoint("sweep.before")
-    may_judge = watch.look(wired.clock)
+    watch.look(wired.clock)
     if watch.doubts_waits:
         _mend_waits(wired, limits)
         watch.doubts_waits = False
     collected = _collect(wired, limits)
-    expired = _take_back(wired, limits) if may_judge else 0
-    if may_judge and thorough:
-        expired += _take_back_stranded(wired, limits, watch)
-    expired += _take_back_of_the_dead(wired, limits, is_gone)
+    expired = _take_back(wired, limits, watch, is_gone)
     failpoint("sweep.after_take_back")
     died = _bury(wired, limits) if thorough else 0
     with wired.units_of_work() as uow:
@@ -237,44 +233,21 @@ def _collected(uow: UnitOfWork, delivery_id: int, wired: Wired) -> bool:
     return True
 
 
-def _take_back(wired: Wired, limits: SweepLimits) -> int:
-    moved = 0
-    with wired.units_of_work() as uow:
-        now = wired.clock.now()
-        expired = uow.deliveries.expired(now=now, limit=limits.rows)
-    for delivery in expired:
-        with wired.units_of_work() as uow:
-            lock_destination(uow, delivery.destination)
-            if take_back(uow, delivery, wired):
-                uow.commit()
-                moved += 1
-    return moved
-
-
-def _take_back_stranded(wired: Wired, limits: SweepLimits, watch: LeaseWatch) -> int:
-    """Take back leases from before the clock was set back: nobody has renewed them since."""
-    moved = 0
-    with wired.units_of_work() as uow:
-        for delivery_id in uow.deliveries.find_ids(state=DeliveryState.IN_PROGRESS, limit=limits.rows):
-            row = uow.deliveries.get(delivery_id)
-            if row.lease_until is not None and watch.is_stranded(row.lease_until, now=wired.clock.now()):
-                moved += take_back(uow, row, wired, at=row.lease_until)
-        if moved:
-            uow.commit()
-    return moved
-
-
-def _take_back_of_the_dead(wired: Wired, limits: SweepLimits, is_gone: IsGone) -> int:
-    """Take back what is held by those who can neither send nor renew any more, however long their lease runs."""
+def _take_back(wired: Wired, limits: SweepLimits, watch: LeaseWatch, is_gone: IsGone) -> int:
+    """Take back what is held by those who can neither send nor renew any more, and what nobody renews."""
     moved = 0
     with wired.units_of_work() as uow:
         held = uow.deliveries.held(limit=limits.rows)
+    abandoned = {delivery.id for delivery in watch.abandoned(held, now_s=wired.clock.monotonic())}
     for delivery in held:
-        if delivery.worker is None or not is_gone(delivery.worker):
+        is_dead = delivery.worker is not None and is_gone(delivery.worker)
+        if not is_dead and delivery.id not in abandoned:
             continue
         with wired.units_of_work() as uow:
             lock_destination(uow, delivery.destination)
-            if take_back(uow, delivery, wired, attempt=delivery.attempt):
+            # Who renewed just now keeps it; of the dead no renewal can come.
+            attempt, at = (delivery.attempt, None) if is_dead else (None, delivery.lease_until)
+            if take_back(uow, delivery, wired, at=at, attempt=attempt):
                 uow.commit()
                 moved += 1
     return moved

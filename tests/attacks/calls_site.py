@@ -30,6 +30,7 @@ from broker.hl7.use_cases import UseCases
 from broker.strays import remove_strays, remove_unfinished, restore_names
 from broker.workflow.deliveries import deliver
 from broker.workflow.images import ResendPolicy, receive_images
+from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.operations import retry
 from broker.workflow.order_policy import OrderPolicy
 from broker.workflow.procedure_steps import (
@@ -92,6 +93,7 @@ class Site:
         use_cases = UseCases(self.clock, ReadableEncoder(), orders)
         self.intake = Intake(self.units, use_cases, _mappings, clock=self.clock)
         self.worker = Worker("w", SendingLimits(drain_s=-1))
+        self.watch = LeaseWatch()
 
     def a_store(self) -> DiskFileStore:
         return DiskFileStore(
@@ -174,11 +176,11 @@ class Site:
     def send(self) -> bool:
         """Sweep, route what waits and send what is due, as a sweeper without Redis does."""
         try:
-            work = sweep(self.broker, limits=SweepLimits(), thorough=True)
+            work = sweep(self.broker, limits=SweepLimits(), watch=self.watch, thorough=True)
             if work.unrouted:
                 self.broker.route(work.unrouted)
             self.clock.advance(COLLECTED_AFTER_S)
-            for wake_up in sweep(self.broker, limits=SweepLimits()).due:
+            for wake_up in sweep(self.broker, limits=SweepLimits(), watch=self.watch).due:
                 deliver(wake_up.id, self.broker, worker=self.worker)
         except BrokerError:
             return False

@@ -223,7 +223,6 @@ class Process:
             pool=Inline(),
             monotonic=world.clock.monotonic,
         )
-        self.booted_at_s = world.clock.monotonic()
         self.look()
 
     def look(self) -> None:
@@ -301,7 +300,6 @@ class World:
         """Tries whose end could not be written: nobody waits for their leases."""
         self.renewed_s: dict[tuple[int, int], float] = {}
         """(delivery, attempt) → when its lease was renewed last, by a clock nobody sets."""
-        self.jumped_at_s = float("-inf")
         self.excuses: Counter[str] = Counter()
         self.visits: Counter[str] = Counter()
         self.policy = policy()
@@ -355,7 +353,6 @@ class World:
             self.clock.jump(step_now)
             for process in self.processes:
                 process.look()
-        self.jumped_at_s = self.clock.monotonic()
 
 
 @lru_cache

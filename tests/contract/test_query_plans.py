@@ -22,7 +22,7 @@ OFTEN = {
     "due": (lambda uow: uow.deliveries.due(now=NOW, limit=9), {"ix_delivery_next", "ix_delivery_ordering"}),
     "next due": (lambda uow: uow.deliveries.next_due("ris", now=NOW), {"ix_delivery_next"}),
     "quiet": (lambda uow: uow.deliveries.quiet(now=NOW, limit=9), {"ix_delivery_quiet"}),
-    "expired": (lambda uow: uow.deliveries.expired(now=NOW, limit=9), {"ix_delivery_in_progress"}),
+    "held": (lambda uow: uow.deliveries.held(limit=9), {"ix_delivery_in_progress"}),
     "open": (
         lambda uow: uow.deliveries.open_for(destination="d", route="r", unit_uid="1"),
         {"uq_delivery_open"},

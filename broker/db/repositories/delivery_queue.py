@@ -239,16 +239,6 @@ class SqlDeliveryQueue:
         )
         return [int(key) for key in rows.scalars()]
 
-    def expired(self, *, now: datetime, limit: int) -> list[Delivery]:
-        """Answer IN_PROGRESS rows whose lease ran out, longest ago first."""
-        rows = self._transaction.execute(
-            select(DELIVERY)
-            .where(_IN_PROGRESS_STATE, DELIVERY.c.lease_until <= now)
-            .order_by(DELIVERY.c.lease_until)
-            .limit(limit)
-        )
-        return [delivery_of(row) for row in rows.mappings()]
-
     def held(self, *, limit: int) -> list[Delivery]:
         """Answer IN_PROGRESS rows, the lease that ends first before the others."""
         rows = self._transaction.execute(

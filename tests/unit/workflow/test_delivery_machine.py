@@ -28,6 +28,7 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.domain.delivery import Delivered, DeliveryState, ItemState, Rejected, RetryLater
 from broker.errors import BrokerError
 from broker.workflow.deliveries import deliver
+from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.operations import cancel, retry
 from broker.workflow.ports import ItemResult
 from broker.workflow.sending import SendingLimits, Worker
@@ -65,6 +66,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.broker = FakeBroker(SqlUnitsOfWork(self.engine, self.queue, self.clock), self.clock)
         self.safe = self.broker.add("archive", safekeeping=True)
         self.unsafe = self.broker.add("film", UnsafeDestination(), concurrency=1)
+        self.watch = LeaseWatch()
         self.numbers = iter(range(1, 100_000))
         self.ledger: dict[str, int] = {}
         self.excuses = 0
@@ -192,6 +194,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def freeze(self):
         """Stop for longer than the lease, while others go on."""
+        self.sweep()
         self.clock.advance(100)
         self.sweep()
         self.delivered_is_for_good()
@@ -208,7 +211,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         plugin.accept = accept
 
     def sweep(self):
-        work = sweep(self.broker, limits=SweepLimits(), thorough=True)
+        work = sweep(self.broker, limits=SweepLimits(), watch=self.watch, thorough=True)
         for name in work.probes:
             probe(name, self.broker, policy=SendingLimits().breaker)
         for wake_up in work.due:
@@ -332,7 +335,7 @@ def counts_nothing(patch):
 
 
 def leases_never_run_out(patch):
-    patch.setattr(SqlDeliveries, "expired", lambda *_, **__: [])
+    patch.setattr(LeaseWatch, "abandoned", lambda *_, **__: [])
 
 
 @pytest.mark.parametrize("bug", [no_fence, no_cap, unsafe_is_repeated, counts_nothing, leases_never_run_out])
