@@ -173,17 +173,14 @@ class DiskFileStore:
         """
         spare, first = self.absolute(path), self.absolute(in_favour_of)
         try:
-            if self._disk.exists(first):
-                with suppress(OSError):  # no row names it: the sweep of strays takes it
-                    self._disk.remove(spare)
-                return
-            self._disk.make_folder(first.parent.parent)
-            self._disk.make_folder(first.parent)
-            self._disk.rename(spare, first)
-            for folder in (first.parent, first.parent.parent, self._root):
-                self._disk.sync_folder(folder)
+            if not self._disk.exists(first):
+                self._stand_in(spare, first, in_favour_of[:13])
+            elif not self._has_links:
+                self._settler.sync_names(in_favour_of[:13])  # who renamed it may not have come so far
         except OSError as error:
             raise trouble(error) from error
+        with suppress(OSError):  # no row names it: the sweep of strays takes it
+            self._disk.remove(spare)
 
     def has_room(self) -> bool:
         """Answer whether the free-space reserve is untouched."""
@@ -227,6 +224,28 @@ class DiskFileStore:
         except OSError:
             self._disk.remove(target)
             raise
+
+    def _stand_in(self, spare: Path, first: Path, folder: str) -> None:
+        """Give a kept file the name of one that was lost.
+
+        A final name that is there is taken for safe by whoever comes next. So it is given like every other: after an
+        incoming name of its own, which is durable and stays until the final one is.
+        """
+        self._disk.make_folder(first.parent.parent)
+        self._disk.make_folder(first.parent)
+        if not self._has_links:
+            self._disk.rename(spare, first)
+            self._settler.sync_names(folder)
+            return
+        incoming = self._incoming / (first.stem + SUFFIX)
+        with suppress(FileExistsError):  # others may do the same
+            self._disk.link(spare, incoming)
+        self._folder_sync.sync(self._incoming)
+        with suppress(FileExistsError):
+            self._disk.link(incoming, first)
+        self._settler.add(incoming, folder)
+        if self._keeper is not None:
+            self._keeper.want_settle()
 
     def _can_link(self) -> bool:
         name = new_name(self._clock)

@@ -415,10 +415,11 @@ def test_a_file_that_cannot_be_given_up_is_left_to_the_sweep_unless_the_other_is
     assert store.absolute(spare.path).exists()
     disk.failing.clear()
     store.remove(first.path)
-    disk.failing["rename"] = errno.EIO
+    disk.failing["link"] = errno.EIO
     with pytest.raises(OutOfResources):
         store.give_up(spare.path, in_favour_of=first.path)
     assert store.absolute(spare.path).exists()
+    assert not store.absolute(first.path).exists()
 
 
 def test_a_ready_file_that_cannot_be_looked_at_is_let_go(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import errno
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Self
 
 import pytest
 
+from broker.errors import OutOfResources
 from broker.files.disk import Disk, Space
 from broker.files.store import DiskFileStore
 from broker.strays import remove_unfinished, restore_names
@@ -49,6 +51,9 @@ class ModelDisk:
 
     def __init__(self, cut_at: int) -> None:
         self.cut_at = cut_at
+        self.fails_at: int | None = None
+        """Which sync of a folder fails, from 0, in a story that has one fail."""
+        self.fails_in: int | None = None
         self.operations = 0
         self.top = Folder()
         self.handles: dict[int, File] = {}
@@ -116,6 +121,11 @@ class ModelDisk:
 
     def sync_folder(self, path: Path) -> None:
         self._step()
+        if self.fails_in is not None:
+            self.fails_in -= 1
+            if self.fails_in < 0:
+                self.fails_in = None
+                raise OSError(errno.EIO, "the disk fails")
         folder = self.folder(path)
         folder.synced = dict(folder.names)
 
@@ -285,12 +295,49 @@ def wrongs(disk: ModelDisk, ledger: Ledger, *, started: bool) -> int:
     return lost + half
 
 
-def judged(disk_type: type[ModelDisk], *, states: int = 60) -> Iterator[int]:
+def resend_what_was_lost(disk: ModelDisk, ledger: Ledger) -> None:
+    """What a receiver does with an object that comes again because its file is gone, a sync failing once."""
+    store = a_store(disk)
+
+    def receive() -> str:
+        incoming = store.create(
+            sop_class_uid="1.2", sop_instance_uid="1.2.3", transfer_syntax_uid="1.2", calling_ae_title="A"
+        )
+        incoming.write(memoryview(OBJECTS[2][0]))
+        return incoming.keep().path
+
+    first = receive()
+    disk.commit(ledger, first)
+    store.settle()
+    lost = Path("/objects", first)  # by a disk, or by somebody
+    disk.folder(lost.parent).names.pop(lost.name)
+    disk.folder(lost.parent).synced.pop(lost.name)
+    spare, disk.fails_in = receive(), disk.fails_at
+    for _ in range(3):
+        try:
+            store.give_up(spare, in_favour_of=first)
+        except OutOfResources:
+            spare = receive()  # A700: it is sent again
+            continue
+        ledger.acknowledged[first] = OBJECTS[2][0]
+        break
+    with suppress(OSError):
+        store.settle()
+    with suppress(OSError):
+        store.settle()
+
+
+Story = Callable[[ModelDisk, Ledger], None]
+
+
+def judged(
+    disk_type: Callable[[int], ModelDisk], *, states: int = 60, story: Story = receive_some
+) -> Iterator[int]:
     """Cut the power after every operation, and once more while the broker starts; answer what is wrong each time."""
     for cut_at in itertools.count():
         disk, ledger = disk_type(cut_at), Ledger()
         try:
-            receive_some(disk, ledger)
+            story(disk, ledger)
             finished = True
         except PowerCut:
             finished = False
@@ -324,6 +371,19 @@ class NoHardLinks(ModelDisk):
 @pytest.mark.parametrize("disk_type", [ModelDisk, NoHardLinks])
 def test_no_power_cut_loses_what_was_acknowledged_or_shows_half_an_object(disk_type: type[ModelDisk]) -> None:
     assert sum(judged(disk_type)) == 0
+
+
+@pytest.mark.parametrize("disk_type", [ModelDisk, NoHardLinks])
+@pytest.mark.parametrize("fails_at", [None, 0, 1, 2, 3])
+def test_no_power_cut_loses_what_was_sent_again_after_a_folder_could_not_be_synced(
+    disk_type: type[ModelDisk], fails_at: int | None
+) -> None:
+    def a_disk(cut_at: int) -> ModelDisk:
+        disk = disk_type(cut_at)
+        disk.fails_at = fails_at
+        return disk
+
+    assert sum(judged(a_disk, states=20, story=resend_what_was_lost)) == 0
 
 
 class NoFileSync(ModelDisk):
