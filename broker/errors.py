@@ -7,10 +7,30 @@ the DIMSE status (PS3.7 Annex C) and the HTTP status.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
-class BrokerError(Exception):
+class Portable(Exception):
+    """Something went wrong.
+
+    Such an error can be handed to another process and is there what it was here, whatever its constructor takes:
+    pickle would call that again with the finished sentence.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Answer how to make it again: without its constructor."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[Portable], arguments: tuple[object, ...], state: Mapping[str, object]) -> Portable:
+    error = kind.__new__(kind)
+    error.args = arguments
+    error.__dict__.update(state)
+    return error
+
+
+class BrokerError(Portable):
     """The broker could not do what was asked."""
 
     hl7_condition: ClassVar[str] = "207"

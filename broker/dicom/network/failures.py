@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+from broker.errors import Portable
+
 
 class Phase(Enum):
     """Say how far we had come."""
@@ -17,7 +19,7 @@ class Phase(Enum):
     RELEASE = "release"
 
 
-class AssociationError(Exception):
+class AssociationError(Portable):
     """The association did not do what we wanted of it."""
 
 
