@@ -37,7 +37,7 @@ def storable_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {storable(str(key)): storable_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [storable_json(item) for item in value]
+        return [storable(item) if type(item) is str else storable_json(item) for item in value]
     return value
 
 

@@ -5,7 +5,7 @@ from structlog.testing import capture_logs
 
 from broker.db.worklist_query import SqlWorklistReader
 from broker.dicom.network.dimse import Command, CommandField
-from broker.dicom.network.service import Peer, PresentationContext, Request
+from broker.dicom.network.service import Matches, Peer, PresentationContext, Request, Response
 from broker.dicom.objects.elements import Syntax
 from broker.dicom.services.worklist import MODALITY_WORKLIST, WorklistService, granted
 from broker.workflow.worklist import Worklist
@@ -33,7 +33,15 @@ def ask(service, identifier, *, piece=1 << 20, syntax=Syntax.IMPLICIT_LITTLE):
     receiver = service.begin(request(syntax))
     for at in range(0, len(identifier), piece):
         receiver.write(memoryview(identifier)[at : at + piece])
-    return list(receiver.finish(lambda: False))
+    return list(each(receiver.finish(lambda: False)))
+
+
+def each(answers):
+    for answer in answers:
+        if isinstance(answer, Matches):
+            yield from (Response(answer.status, data_set) for data_set in answer.data_sets)
+        else:
+            yield answer
 
 
 ACCESSION_OF_TODAY = bytes.fromhex(

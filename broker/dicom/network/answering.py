@@ -10,9 +10,9 @@ from broker.dicom.network.channel import Channel
 from broker.dicom.network.dimse import CommandField, largest_payload, message_pdus
 from broker.dicom.network.limits import ServerLimits
 from broker.dicom.network.meanwhile import Meanwhile
-from broker.dicom.network.pdu import DATA_HEADER_BYTES, LAST_BIT, data_header
+from broker.dicom.network.pdu import LAST_BIT, data_header
 from broker.dicom.network.requests import encoded_response, failure_of
-from broker.dicom.network.service import ONLY_STATUS, Request, Response
+from broker.dicom.network.service import Matches, Request, Response
 from broker.dicom.network.upper_layer import UpperLayer
 
 PENDING: Final = frozenset({0xFF00, 0xFF01})
@@ -47,34 +47,26 @@ class Answers:
         self._limits = limits
         self._payload_bytes = largest_payload(max_pdu_bytes)
 
-    def send(self, request: Request, responses: Iterable[Response]) -> int:
+    def send(self, request: Request, responses: Iterable[Response | Matches]) -> int:
         """Send them all and return the last status; NobodyToAnswer when there is no use in it."""
         meanwhile = self._meanwhile
         meanwhile.serve(request.command.message_id)
         batch: list[bytes] = []
         batched = 0
         flushed_at = time.monotonic()
-        context_id, payload_bytes = request.context.id, self._payload_bytes
-        heads: dict[int, bytes] = {}  # of pending answers that say nothing but their status
         final: Response | None = None
         iterator = iter(responses)
         try:
             for response in iterator:
-                status, data_set = response.status, response.data_set
-                if status not in PENDING:
+                if isinstance(response, Matches):
+                    pdus = self._matches(request, response)
+                elif response.status in PENDING:
+                    pdus = self._pdus(request, response)
+                else:
                     final = response
                     break
-                if data_set is None or len(data_set) > payload_bytes or response[2:] != ONLY_STATUS:
-                    pdus = self._pdus(request, response)
-                    batch += pdus
-                    batched += sum(map(len, pdus))
-                else:
-                    head = heads.get(status)
-                    if head is None:
-                        *command_pdus, _ = self._pdus(request, response)
-                        head = heads[status] = b"".join(command_pdus)
-                    batch += (head, data_header(context_id, LAST_BIT, len(data_set)), data_set)
-                    batched += len(head) + DATA_HEADER_BYTES + len(data_set)
+                batch += pdus
+                batched += sum(map(len, pdus))
                 now = time.monotonic()
                 if batched >= _FLUSH_BYTES or now - flushed_at > _FLUSH_S:
                     self._send(batch)
@@ -91,6 +83,20 @@ class Answers:
         batch += self._pdus(request, final)
         self._send(batch)
         return final.status
+
+    def _matches(self, request: Request, matches: Matches) -> list[bytes]:
+        """Write pending answers that differ in their data sets only."""
+        context_id, payload_bytes = request.context.id, self._payload_bytes
+        *command_pdus, _ = self._pdus(request, Response(matches.status, b""))
+        head = b"".join(command_pdus)
+        pdus: list[bytes] = []
+        for data_set in matches.data_sets:
+            size = len(data_set)
+            if size <= payload_bytes:
+                pdus += (head, data_header(context_id, LAST_BIT, size), data_set)
+            else:
+                pdus += self._pdus(request, Response(matches.status, data_set))
+        return pdus
 
     def _pdus(self, request: Request, response: Response) -> list[bytes]:
         command = encoded_response(request.command, response)

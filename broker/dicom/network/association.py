@@ -22,7 +22,7 @@ from broker.dicom.network.negotiation import AgreedContext, Agreement
 from broker.dicom.network.pdu import AbortReason, AbortSource
 from broker.dicom.network.reception import Place, Reception
 from broker.dicom.network.requests import failure_of, refusal_of, tell_refusal, too_large
-from broker.dicom.network.service import CloseReason, Peer, Receiver, Request, Response, ServiceError
+from broker.dicom.network.service import CloseReason, Matches, Peer, Receiver, Request, Response, ServiceError
 from broker.dicom.network.states import Role, State
 from broker.dicom.network.upper_layer import (
     DataReceived,
@@ -339,7 +339,7 @@ class ServedAssociation:
             if event.is_last:
                 return refusal, total
 
-    def _responses(self, receiver: Receiver, command: Command) -> Iterator[Response]:
+    def _responses(self, receiver: Receiver, command: Command) -> Iterator[Response | Matches]:
         """Yield what the receiver answers; what it raises becomes the last answer."""
         try:
             yield from receiver.finish(self._meanwhile.is_cancelled)

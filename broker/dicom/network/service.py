@@ -6,7 +6,7 @@ block: each association has a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple, Protocol
@@ -65,6 +65,13 @@ class Response(NamedTuple):
     warning_suboperations: int | None = None
 
 
+class Matches(NamedTuple):
+    """Answer a query with several pending answers that say nothing but their status: a data set for each."""
+
+    status: int
+    data_sets: Sequence[bytes]
+
+
 ONLY_STATUS: Final = Response(0)[2:]
 """What stands behind the status and the data set of a response that has nothing else to say."""
 
@@ -86,7 +93,7 @@ class Receiver(Protocol):
         May raise ServiceError to refuse early: the engine then drains the rest, bounded, and answers that.
         """
 
-    def finish(self, cancelled: Callable[[], bool]) -> Iterable[Response]:
+    def finish(self, cancelled: Callable[[], bool]) -> Iterable[Response | Matches]:
         """Answer, once all bytes are in, or at once when there is no data set.
 
         Iterated lazily: every pending answer is sent with back-pressure, and iteration stops when the peer
@@ -182,7 +189,7 @@ class BufferedReceiver:
 
     __slots__ = ("_answer", "_parts")
 
-    def __init__(self, answer: Callable[[bytes, Callable[[], bool]], Iterable[Response]]) -> None:
+    def __init__(self, answer: Callable[[bytes, Callable[[], bool]], Iterable[Response | Matches]]) -> None:
         self._answer = answer
         self._parts: list[bytes] = []
 
@@ -190,7 +197,7 @@ class BufferedReceiver:
         """Keep a copy of the bytes."""
         self._parts.append(bytes(data))
 
-    def finish(self, cancelled: Callable[[], bool]) -> Iterable[Response]:
+    def finish(self, cancelled: Callable[[], bool]) -> Iterable[Response | Matches]:
         """Call the function with everything that came."""
         return self._answer(b"".join(self._parts), cancelled)
 

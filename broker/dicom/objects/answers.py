@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -169,18 +169,22 @@ class AnswerCache:
         self._bytes = 0
         self._answers: dict[tuple[int, int, int], bytes] = {}
 
-    def write(self, writer: AnswerWriter, step: int, revision: int, packed: bytes) -> bytes:
-        """Give the answer for one packed entry, written now or before."""
-        key = (writer.number, step, revision)
-        answer = self._answers.get(key)
-        if answer is None:
-            answer = writer.write(packed)
-            if self._bytes >= self._max_bytes:
-                self._answers = {}
-                self._bytes = 0
-            self._answers[key] = answer
-            self._bytes += len(answer) + _ENTRY_BYTES
-        return answer
+    def write(self, writer: AnswerWriter, entries: Iterable[tuple[int, int, bytes]]) -> list[bytes]:
+        """Give the answers for packed entries (step, revision, pack), written now or before."""
+        number, known = writer.number, self._answers
+        answers: list[bytes] = []
+        for step, revision, packed in entries:
+            key = (number, step, revision)
+            answer = known.get(key)
+            if answer is None:
+                answer = writer.write(packed)
+                if self._bytes >= self._max_bytes:
+                    known = self._answers = {}
+                    self._bytes = 0
+                known[key] = answer
+                self._bytes += len(answer) + _ENTRY_BYTES
+            answers.append(answer)
+        return answers
 
 
 _numbers = itertools.count()

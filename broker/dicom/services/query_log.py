@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import structlog
 
@@ -21,8 +21,7 @@ from broker.workflow.ports import UnitsOfWork
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class QueryRecord:
+class QueryRecord(NamedTuple):
     """Describes one answered query, without anything of a patient."""
 
     calling_ae_title: str
@@ -74,7 +73,8 @@ class QueryLog:
     def record(self, record: QueryRecord) -> None:
         """Keep a query to be written; never blocks. When nothing can be written, the oldest are dropped."""
         self._waiting.append((self._now(), record))
-        self._something.set()
+        if not self._something.is_set():
+            self._something.set()
 
     def flush(self) -> int:
         """Write what waits, answer how many that were."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
 
 import structlog
 
 from broker.dicom.network.dimse import CommandField
-from broker.dicom.network.service import BufferedReceiver, Receiver, Request, Response, ServiceOffer
+from broker.dicom.network.service import BufferedReceiver, Matches, Receiver, Request, Response, ServiceOffer
 from broker.dicom.objects.answers import (
     UNICODE,
     AnswerCache,
@@ -18,10 +20,11 @@ from broker.dicom.objects.answers import (
     answer_writer,
 )
 from broker.dicom.objects.elements import DEFAULT_LIMITS, Limits, MalformedDataSet, Syntax
-from broker.dicom.objects.identifier import Identifier, IdentifierRefused, read_identifier
+from broker.dicom.objects.identifier import IdentifierRefused, read_identifier
 from broker.dicom.services.query_log import QueryLog, QueryRecord
 from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
+from broker.domain.matching import WorklistQuery
 from broker.errors import OutOfResources
 from broker.workflow.worklist import Worklist
 
@@ -32,10 +35,25 @@ _PENDING, _PENDING_WARNING = 0xFF00, 0xFF01  # PS3.4 table K.4-1
 _SUCCESS, _CANCELLED = 0x0000, 0xFE00
 _OUT_OF_RESOURCES, _NOT_A_WORKLIST_QUERY, _CANNOT_PROCESS = 0xA700, 0xA900, 0xC103
 _STEPS_RECORDED = 100
+_WRITTEN_TOGETHER = 50
+_REMEMBERED_BYTES = 4 * 1024
+_MAX_REMEMBERED = 1024
 _MAX_COMMENT = 64
 
 Devices = Callable[[str], DeviceProfile]
 """Finds the profile of a calling AE title."""
+
+
+class _Question(NamedTuple):
+    """An identifier that was understood, with what it takes to answer it."""
+
+    query: WorklistQuery
+    writer: AnswerWriter
+    pending: int
+    keys: tuple[str, ...]
+    """The keys that have a value."""
+    unreadable: list[str]
+    """Matching keys that were ignored for what they hold."""
 
 
 class WorklistService:
@@ -56,55 +74,66 @@ class WorklistService:
         self._character_set = character_set
         self._limits = limits
         self._answers = AnswerCache()
+        self._questions: dict[tuple[bytes, str, str], tuple[DeviceProfile, _Question]] = {}
 
     def begin(self, request: Request) -> Receiver:
         """Start answering one query."""
         return BufferedReceiver(lambda data, cancelled: self._answer(request, data, cancelled))
 
-    def _answer(self, request: Request, data: bytes, cancelled: Callable[[], bool]) -> Iterable[Response]:
+    def _answer(
+        self, request: Request, data: bytes, cancelled: Callable[[], bool]
+    ) -> Iterable[Response | Matches]:
         device = self._devices(request.peer.calling_ae_title)
-        syntax = Syntax(request.context.transfer_syntax)
         try:
-            identifier = read_identifier(
-                data,
-                syntax,
-                device=device,
-                calling_ae_title=request.peer.calling_ae_title,
-                limits=self._limits,
-            )
+            question = self._understand(request, data, device)
         except IdentifierRefused as error:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), error.elements)
         except MalformedDataSet as error:
             return self._refuse(request, _NOT_A_WORKLIST_QUERY, str(error), ())
-        unreadable = [one for one in identifier.query.ignored if not one.startswith("(")]
-        if unreadable:  # without values: the name of an attribute and what is wrong
-            log.info("query keys ignored", association=request.peer.association_id, keys=unreadable[:10])
-        writer = answer_writer(
-            identifier.keys, _style(device, identifier.character_set, syntax, self._character_set)
+        if question.unreadable:  # without values: the name of an attribute and what is wrong
+            log.info(
+                "query keys ignored", association=request.peer.association_id, keys=question.unreadable[:10]
+            )
+        return self._stream(request, question, device, cancelled)
+
+    def _understand(self, request: Request, data: bytes, device: DeviceProfile) -> _Question:
+        """Read an identifier, or know it from before: a device sends the same bytes all day."""
+        title, transfer_syntax = request.peer.calling_ae_title, request.context.transfer_syntax
+        key = (data, transfer_syntax, title)
+        known = self._questions.get(key)
+        if known is not None and known[0] is device:
+            return known[1]
+        syntax = Syntax(transfer_syntax)
+        identifier = read_identifier(data, syntax, device=device, calling_ae_title=title, limits=self._limits)
+        style = _style(device, identifier.character_set, syntax, self._character_set)
+        query = identifier.query
+        warns = device.warns_of_unsupported and identifier.has_unsupported_keys
+        question = _Question(
+            query,
+            answer_writer(identifier.keys, style),
+            _PENDING_WARNING if warns else _PENDING,
+            tuple(sorted(key.value for key in query.keys)),
+            [one for one in query.ignored if not one.startswith("(")],
         )
-        return self._stream(request, identifier, device, writer, cancelled)
+        if len(data) <= _REMEMBERED_BYTES:
+            if len(self._questions) >= _MAX_REMEMBERED:
+                self._questions.clear()
+            self._questions[key] = device, question
+        return question
 
     def _stream(
-        self,
-        request: Request,
-        identifier: Identifier,
-        device: DeviceProfile,
-        writer: AnswerWriter,
-        cancelled: Callable[[], bool],
-    ) -> Iterator[Response]:
+        self, request: Request, question: _Question, device: DeviceProfile, cancelled: Callable[[], bool]
+    ) -> Iterator[Response | Matches]:
         started = time.monotonic()
-        pending = _PENDING
-        if device.warns_of_unsupported and identifier.has_unsupported_keys:
-            pending = _PENDING_WARNING
         status, count = _SUCCESS, 0
         steps: list[int] = []
-        write = self._answers.write
         try:
-            for answer in self._worklist.find(identifier.query, device):
-                count += 1
-                if count <= _STEPS_RECORDED:
-                    steps.append(answer.step)
-                yield Response(pending, write(writer, answer.step, answer.revision, answer.elements))
+            found = self._worklist.find(question.query, device)
+            while answers := list(islice(found, _WRITTEN_TOGETHER)):
+                count += len(answers)
+                if len(steps) < _STEPS_RECORDED:
+                    steps += [answer.step for answer in answers]
+                yield Matches(question.pending, self._answers.write(question.writer, answers))
         except OutOfResources as error:
             status = _OUT_OF_RESOURCES
             log.warning("query not answered", association=request.peer.association_id, error=str(error))
@@ -118,7 +147,7 @@ class WorklistService:
             if status == _SUCCESS and cancelled():
                 status = _CANCELLED
             cut = device.max_results if device.max_results == count else None
-            self._record(request, identifier, status, count, tuple(steps), started, cut)
+            self._record(request, question, status, count, tuple(steps[:_STEPS_RECORDED]), started, cut)
 
     def _refuse(
         self, request: Request, status: int, reason: str, elements: tuple[int, ...]
@@ -129,7 +158,7 @@ class WorklistService:
     def _record(
         self,
         request: Request,
-        identifier: Identifier,
+        question: _Question,
         status: int,
         count: int,
         steps: tuple[int, ...],
@@ -138,14 +167,12 @@ class WorklistService:
     ) -> None:
         if self._query_log is None:
             return
-        query = identifier.query
-        keys = tuple(sorted(key.value for key in query.keys))
         self._query_log.record(
             QueryRecord(
                 request.peer.calling_ae_title,
                 request.peer.association_id,
-                keys,
-                query.ignored,
+                question.keys,
+                question.query.ignored,
                 status,
                 count,
                 steps,
