@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from enum import Enum
 from typing import Final
 
 import structlog
@@ -90,6 +91,14 @@ class _Result:
     problems: tuple[Problem, ...] = ()
     order: int | None = None
     silent: bool = False
+
+
+class _Known(Enum):
+    """Whether a message was among those kept."""
+
+    NO = "no"
+    ANSWERED = "answered"
+    FAILED = "refused or failed"
 
 
 class _UndoneError(Exception):
@@ -173,22 +182,13 @@ class Intake:
             # Nobody to answer: the block is kept for a person, the connection goes on.
             self._keep_junk(uow, inbound)
             return JUNK
-        stored, repeated = self._recognise(uow, read, inbound)
-        if repeated:
+        stored, known = self._recognise(uow, read, inbound)
+        if known is _Known.ANSWERED:
             return self._repeat(uow, stored, read)
         result = self._evaluate(uow, stored, read, guarded=guarded)
         codes = () if result.silent else acknowledgements(read.header, result.verdict)
         replies = tuple(self._write(read.header, code, read.charset, result.problems) for code in codes)
-        uow.messages.save(
-            replace(
-                stored,
-                outcome=result.outcome,
-                acknowledgement_code=f"A{result.verdict.value}",
-                answer=replies[-1] if replies else None,
-                problems=tuple(_as_record(problem) for problem in result.problems),
-                order=result.order,
-            )
-        )
+        self._keep(uow, stored, known, result, answer=replies[-1] if replies else None)
         self._tell(uow, stored, result)
         failed = result.outcome is MessageOutcome.FAILED
         return HANG_UP if failed else Answer(replies)
@@ -225,8 +225,10 @@ class Intake:
             problems = (*problems, warning)
         return _Read(message, header, sender, decoded.charset, mapping, problems)
 
-    def _recognise(self, uow: UnitOfWork, read: _Read, inbound: InboundMessage) -> tuple[StoredMessage, bool]:
-        """Find the message among those kept, or keep it; true when it was answered before.
+    def _recognise(
+        self, uow: UnitOfWork, read: _Read, inbound: InboundMessage
+    ) -> tuple[StoredMessage, _Known]:
+        """Find the message among those kept, or give it an id to be kept under.
 
         The key is MSH-3, MSH-4, MSH-10 and the content without MSH-7: counters restart, times differ.
         """
@@ -239,14 +241,31 @@ class Intake:
                 continue
             if stored.outcome in _ANSWERED:
                 if now - stored.received_at <= REPEAT_WINDOW:
-                    return stored, True
+                    return stored, _Known.ANSWERED
             else:
                 # Refused or failed before: the mapping, or we, may have been mended since.
-                return replace(stored, attempts=stored.attempts + 1), False
-        added = uow.messages.add(new)
+                return replace(stored, attempts=stored.attempts + 1), _Known.FAILED
+        new = replace(new, id=uow.messages.reserve())
         if known:
-            self._record(uow, EventName.CONTROL_ID_REUSED, added)
-        return added, False
+            self._record(uow, EventName.CONTROL_ID_REUSED, new)
+        return new, _Known.NO
+
+    def _keep(
+        self, uow: UnitOfWork, stored: StoredMessage, known: _Known, result: _Result, *, answer: bytes | None
+    ) -> None:
+        """Store the message with what became of it."""
+        stored = replace(
+            stored,
+            outcome=result.outcome,
+            acknowledgement_code=f"A{result.verdict.value}",
+            answer=answer,
+            problems=tuple(_as_record(problem) for problem in result.problems),
+            order=result.order,
+        )
+        if known is _Known.NO:
+            uow.messages.add(stored)
+        else:
+            uow.messages.save(stored)
 
     def _repeat(self, uow: UnitOfWork, stored: StoredMessage, read: _Read) -> Answer:
         self._record(uow, EventName.MESSAGE_REPEATED, stored)
@@ -321,19 +340,12 @@ class Intake:
         try:
             with self._units_of_work() as uow:
                 read = self._read(inbound.payload)
-                stored, repeated = self._recognise(uow, read, inbound)
-                if repeated:
+                stored, known = self._recognise(uow, read, inbound)
+                if known is _Known.ANSWERED:
                     answer = self._repeat(uow, stored, read)
                 else:
                     result = self._failure(stored, RuntimeError("transaction"))
-                    uow.messages.save(
-                        replace(
-                            stored,
-                            outcome=result.outcome,
-                            acknowledgement_code=f"A{result.verdict.value}",
-                            problems=tuple(_as_record(problem) for problem in result.problems),
-                        )
-                    )
+                    self._keep(uow, stored, known, result, answer=None)
                     self._tell(uow, stored, result)
                     parked = result.outcome is MessageOutcome.PARKED
                     codes = acknowledgements(read.header, result.verdict) if parked else ()

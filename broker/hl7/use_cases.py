@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.domain.orders import MergePatients, PlaceOrders
@@ -27,16 +26,12 @@ class UseCases:
         """Apply a request; conflicts and invalid values surface as errors."""
         if isinstance(request, PlaceOrders):
             placed = place_orders(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
-            self._join_images(uow, placed.created)
+            for study in placed.studies:
+                # Images may have come before their order: an emergency is examined first and ordered later.
+                join_late(uow, study)
             return Applied(next(iter(placed.orders), None), placed.warnings)
         if isinstance(request, MergePatients):
             merged = merge_patients(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
             return Applied(warnings=merged.warnings)
         updated = update_patient(request, uow, clock=self.clock, encoder=self.encoder, policy=self.policy)
         return Applied(warnings=updated.warnings)
-
-    def _join_images(self, uow: UnitOfWork, orders: Sequence[int]) -> None:
-        """Give images that came before their order to it: an emergency is examined first and ordered later."""
-        for order in orders:
-            for procedure in uow.orders.procedures(order):
-                join_late(uow, procedure.study_instance_uid)

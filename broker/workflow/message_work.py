@@ -7,7 +7,7 @@ from datetime import datetime
 
 from broker.domain.attributes import missing_type_1
 from broker.domain.events import Event, EventName, Subject
-from broker.domain.orders import MessageSource, ScheduledProcedureStep, WorklistEntry
+from broker.domain.orders import MessageSource, PatientIdentifier, ScheduledProcedureStep, WorklistEntry
 from broker.workflow.order_policy import OrderPolicy
 from broker.workflow.ports import StepEncoder, UnitOfWork
 
@@ -26,6 +26,8 @@ class MessageWork:
     warnings: list[str] = field(default_factory=list)
     touched_steps: set[int] = field(default_factory=set)
     """Steps this message has spoken of: the next group of it means another one."""
+    strangers: set[PatientIdentifier] = field(default_factory=set)
+    """Identifiers just looked up, under which no patient is known; forgotten when a patient is written."""
 
     def warn(self, warning: str) -> None:
         """Keep a sentence for the answer, once."""
@@ -101,4 +103,7 @@ class MessageWork:
 
 def with_missing(entry: WorklistEntry) -> WorklistEntry:
     """Answer the entry whose step knows what it lacks."""
-    return replace(entry, step=replace(entry.step, missing=missing_type_1(entry)))
+    missing = missing_type_1(entry)
+    if missing == entry.step.missing:
+        return entry
+    return replace(entry, step=replace(entry.step, missing=missing))

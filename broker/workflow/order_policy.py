@@ -59,6 +59,8 @@ class OrdersPlaced:
     changed: tuple[int, ...] = ()
     unchanged: tuple[int, ...] = ()
     ignored: tuple[int, ...] = ()
+    studies: tuple[str, ...] = ()
+    """Study Instance UIDs of the orders created."""
     warnings: tuple[str, ...] = ()
 
     @property

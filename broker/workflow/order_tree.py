@@ -34,6 +34,11 @@ class OrderTree:
     procedures: list[RequestedProcedure] = field(default_factory=list)
     steps: list[ScheduledProcedureStep] = field(default_factory=list)
 
+    @property
+    def studies(self) -> list[str]:
+        """List the Study Instance UIDs of its procedures."""
+        return [procedure.study_instance_uid for procedure in self.procedures]
+
     def steps_of(self, procedure: int) -> list[ScheduledProcedureStep]:
         """List the steps of one procedure, oldest first."""
         return [step for step in self.steps if step.procedure == procedure]

@@ -56,6 +56,8 @@ class _Message:
     ignored: list[int] = field(default_factory=list)
     complete: dict[int, OrderDetails] = field(default_factory=dict)
     """Orders of which the message lists every step."""
+    studies: dict[int, list[str]] = field(default_factory=dict)
+    """Order created by this message -> its Study Instance UIDs."""
     newest_before: dict[int, datetime | None] = field(default_factory=dict)
     """Order -> its newest event before this message: all groups of a message happen at one time."""
 
@@ -96,6 +98,7 @@ def place_orders(
             dict.fromkeys(o for o in message.unchanged if o not in {*message.created, *message.changed})
         ),
         ignored=tuple(dict.fromkeys(message.ignored)),
+        studies=tuple(uid for uids in message.studies.values() for uid in uids),
         warnings=tuple(work.warnings),
     )
 
@@ -203,7 +206,9 @@ def _create(message: _Message, details: OrderDetails, status: StepStatus) -> Non
     work.record(
         EventName.ORDER_PLACED, Subject.ORDER, order.id, order=order.id, order_control=details.order_control
     )
-    apply_procedures(work, OrderTree(message.its_patient(), order), details, status)
+    tree = OrderTree(message.its_patient(), order)
+    apply_procedures(work, tree, details, status)
+    message.studies[order.id] = tree.studies
 
 
 def _remember_cancelled(message: _Message, details: OrderDetails) -> None:
@@ -281,6 +286,8 @@ def _apply_to_known(message: _Message, details: OrderDetails, order: ImagingOrde
     if details.action not in _UPDATES:
         dirty |= change_status(work, tree, details)
     changed = save_tree(work, tree, dirty, happened=event_time(work, details))
+    if order.id in message.created:
+        message.studies[order.id] = tree.studies
     (message.changed if changed or order_changed else message.unchanged).append(order.id)
 
 

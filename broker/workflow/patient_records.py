@@ -69,7 +69,9 @@ def _known_otherwise(
         if not other.issuer or other.issuer == primary.issuer:
             continue
         known = work.uow.patients.find(other)
-        if known is not None and not compare_persons(spoken, PersonEvidence.of(known)).contradicted:
+        if known is None:
+            work.strangers.add(other)
+        elif not compare_persons(spoken, PersonEvidence.of(known)).contradicted:
             yield known
 
 
@@ -161,11 +163,12 @@ def _new_identifiers(
             continue
         if (found is not None and _is_known_as(found, identifier)) or identifier in fresh:
             continue
-        owner = work.uow.patients.find(identifier)
+        owner = None if identifier in work.strangers else work.uow.patients.find(identifier)
         if owner is None:
             fresh.append(identifier)
         elif found is None or owner.id != found.id:
             work.warn("one of the patient's identifiers belongs to another patient and was not taken over")
+    work.strangers.clear()
     return fresh
 
 

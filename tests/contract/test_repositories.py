@@ -346,6 +346,16 @@ def test_messages_with_a_key_are_found_newest_first(uow):
 # ---- instances -----------------------------------------------------------------------------------------
 
 
+def test_a_message_is_stored_under_the_id_reserved_for_it(uow):
+    uow.messages.add(a_message(1))
+    reserved = uow.messages.reserve()
+    stored = uow.messages.add(replace(a_message(2), id=reserved))
+    following = uow.messages.add(a_message(3))
+    assert stored.id == reserved
+    assert uow.messages.get(reserved) == stored
+    assert following.id > reserved
+
+
 def test_instances_are_stored_together_and_keep_their_order(uow):
     instances = [an_instance(n, study_instance_uid=f"1.{n % 3}") for n in range(40, 0, -1)]
     ids = uow.instances.add_many(instances)

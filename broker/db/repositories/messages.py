@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from broker.db.encoding import storable, storable_json
 from broker.db.prepared import Prepared
@@ -26,6 +26,8 @@ _FIND = Prepared(
     # Some senders give every message the same MSH-10; a resend follows what it repeats soon.
     .limit(20)
 )
+_LAST_ID = Prepared(select(func.max(MESSAGE.c.id).label("last")))
+_NEXT_ID = select(func.nextval(func.pg_get_serial_sequence(MESSAGE.name, "id")))
 _BY_ID = Prepared(select(MESSAGE).where(MESSAGE.c.id == bindparam("key")))
 _SAVE = Prepared(
     update(MESSAGE).where(MESSAGE.c.id == bindparam("key")),
@@ -53,9 +55,19 @@ class SqlMessages:
         )
         return [_message(row) for row in rows]
 
+    def reserve(self) -> int:
+        """Answer an id for a new message, so that what it brings about can name it before it is stored."""
+        if self._transaction.is_postgresql:
+            return int(self._transaction.execute(_NEXT_ID).scalar_one())
+        # SQLite has one writer at a time, and this transaction is it.
+        rows = self._transaction.rows(_LAST_ID, {})
+        return int(rows[0]["last"] or 0) + 1
+
     def add(self, message: StoredMessage) -> StoredMessage:
-        """Store a new message (its `id` is ignored) and answer it with its id."""
+        """Store a new message and answer it as stored; one whose id is 0 gets one."""
         values = _values(message)
+        if message.id:
+            values["id"] = message.id
         return _message({**values, "id": self._transaction.insert(MESSAGE, values)})
 
     def save(self, message: StoredMessage) -> None:
