@@ -22,6 +22,9 @@ from broker.hl7.groups import Group
 from broker.hl7.instants import parse_stamp
 from broker.hl7.tokenizer import NULL, Path, Segment, Separators
 
+Remembered = dict[tuple[int, str], AttributeValue]
+"""(place of a rule, its field as sent) -> value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -31,6 +34,8 @@ class Conversion:
     sender_zone: tzinfo | None = None
     codes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Table name -> code as sent, upper case -> our value."""
+    remembered: Remembered = field(default_factory=dict, hash=False)
+    """Values read before: the rooms, physicians and codes of a site are the same all day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +352,12 @@ CONVERTERS: Final[Mapping[str, Converter]] = {
     "pregnancy": _pregnancy,
 }
 """Name in a mapping file -> converter. `date_time` is not here: it writes two attributes."""
+
+LOOK_FURTHER: Final = frozenset({"texts", "lines", "weight_kg", "size_m", "pregnancy"})
+"""Converters whose value depends on more than the field they are given."""
+
+TAKE_AS_SENT: Final = frozenset({"text", "identifier", "short_identifier"})
+"""Converters that take printable ASCII that is short enough as it was sent."""
 
 
 # --- identifiers with their authority ---------------------------------------------------------------------

@@ -96,7 +96,8 @@ class MessageMapping:
         if what in ("ignore", "response"):
             return Mapped(ignored=f"{header.message_type}^{trigger}", is_response=what == "response")
         sent = message.header.value(7, 1)
-        conversion = Conversion(self._site_zone, zone_of(sent), self._codes)
+        zone = zone_of(sent)
+        conversion = Conversion(self._site_zone, zone, self._codes, self._rules.remembered(message, zone))
         reading = _Reading(self, message, header, conversion, message_row)
         if what == "order":
             return reading.orders()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from functools import lru_cache
 from typing import Final, Literal, get_args
 
@@ -12,11 +14,21 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from broker.domain.orders import AttributeValue
 from broker.errors import InvalidValue
 from broker.hl7.ack import Problem, Severity
-from broker.hl7.converters import CONVERTERS, KEEPS_LINES, MAX_CHARACTERS, Conversion, Converter, Target
+from broker.hl7.converters import (
+    CONVERTERS,
+    KEEPS_LINES,
+    LOOK_FURTHER,
+    MAX_CHARACTERS,
+    TAKE_AS_SENT,
+    Conversion,
+    Converter,
+    Remembered,
+    Target,
+)
 from broker.hl7.groups import Group
 from broker.hl7.instants import parse_stamp
 from broker.hl7.mapping_file import FieldRule, MappingFile
-from broker.hl7.tokenizer import MessageTooComplexError, Path, Segment
+from broker.hl7.tokenizer import MAX_FIELDS, Message, MessageTooComplexError, Path, Segment
 
 Section = Literal["patient", "order", "procedure", "step"]
 SECTIONS: Final[tuple[Section, ...]] = get_args(Section)
@@ -30,6 +42,9 @@ SPECIAL: Final = {
     "FillerOrderNumber": Target("FillerOrderNumberImagingServiceRequest", 64, keeps_lines=False),
     "IssuerOfAccessionNumber": Target("LocalNamespaceEntityID", 64, keeps_lines=False),
 }
+_MAX_DIALECTS: Final = 16
+MAX_REMEMBERED: Final = 4096
+_MAX_REMEMBERED_CHARACTERS: Final = 200
 _READ_ELSEWHERE: Final = frozenset({"PlacerOrderNumber", "FillerOrderNumber"})
 
 
@@ -42,13 +57,29 @@ class Read:
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """One place a rule looks at."""
+
+    segment: str
+    field: int
+    component: int
+    written: str
+    number: int
+    """Which place this is, of all places of all rules of a mapping."""
+    as_sent: bool
+    """Plain text that stands here is the value."""
+    by_itself: bool
+    """Nothing but what stands in this field decides the value."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Rule:
     """One compiled rule."""
 
     keyword: str
     paths: tuple[Path, ...]
-    places: tuple[tuple[str, int], ...]
-    """Segment and field of each path."""
+    places: tuple[_Place, ...]
+    """The same places, made for looking."""
     convert: Converter | None
     target: Target
     observations: frozenset[str]
@@ -63,10 +94,12 @@ class CompiledRules:
 
     def __init__(self, mapping: MappingFile) -> None:
         self._sections: dict[str, tuple[_Rule, ...]] = {}
+        self._remembered: dict[object, Remembered] = {}
+        numbers = itertools.count()
         self._places: dict[tuple[str, str], tuple[Path, ...]] = {}
         for section in SECTIONS:
             rules = [
-                _compile(keyword, rule)
+                _compile(keyword, rule, numbers)
                 for keyword, rule in rules_of(mapping, section).items()
                 if rule is not None
             ]
@@ -78,6 +111,18 @@ class CompiledRules:
         """List the places an attribute is read from."""
         return self._places.get((section, keyword), ())
 
+    def remembered(self, message: Message, sender_zone: tzinfo | None) -> Remembered:
+        """Give the values already read in the way this message is written."""
+        key = (message.separators, message.header.codec, message.header.limits, sender_zone)
+        found = self._remembered.get(key)
+        if found is None:
+            if len(self._remembered) >= _MAX_DIALECTS:
+                self._remembered.clear()
+            found = self._remembered[key] = {}
+        elif len(found) > MAX_REMEMBERED:
+            found.clear()
+        return found
+
     def read(
         self,
         section: Section,
@@ -88,14 +133,34 @@ class CompiledRules:
     ) -> Read:
         """Read one section; what cannot be converted is a problem of `severity` and not taken."""
         read = Read()
-        fields_of = {name: found[0].fields for name, found in group.segments.items()}
+        changes, sources, remembered = read.changes, read.sources, conversion.remembered
+        segments = group.segments
+        fields_of = {name: found[0].fields for name, found in segments.items()}
         for rule in self._sections[section]:
             # Most places of most messages are empty: that is found out first, and cheaply.
-            for name, number in rule.places:
-                fields = fields_of.get(name)
-                if fields is not None and number < len(fields) and fields[number]:
-                    _apply(rule, group, conversion, read, problems, severity)
+            for place in rule.places:
+                fields = fields_of.get(place.segment)
+                if fields is None or place.field >= len(fields) or not (sent := fields[place.field]):
+                    continue
+                segment = segments[place.segment][0]
+                value: AttributeValue | None = None
+                if segment.occurrence == 1 and place.by_itself:
+                    value = _as_sent(rule, place, segment, sent) if place.as_sent else None
+                    value = value or remembered.get((place.number, sent))
+                if value:
+                    changes[rule.keyword] = value
+                    sources[rule.keyword] = place.written
                     break
+                _apply(rule, group, conversion, read, problems, severity)
+                value = changes.get(rule.keyword)
+                if (
+                    value
+                    and place.by_itself
+                    and sources[rule.keyword] == place.written
+                    and len(sent) <= _MAX_REMEMBERED_CHARACTERS
+                ):
+                    remembered[place.number, sent] = value
+                break
             else:
                 if rule.always:
                     _apply(rule, group, conversion, read, problems, severity)
@@ -110,6 +175,24 @@ class CompiledRules:
             if rule.keyword == keyword:
                 _apply(rule, group, conversion, read, [], Severity.WARNING)
         return read.changes.get(keyword)
+
+
+def _as_sent(rule: _Rule, place: _Place, segment: Segment, sent: str) -> str | None:
+    """Take plain text as it stands; nothing where there is more to reading it than that."""
+    separators = segment.separators
+    if not segment.is_plain or (separators.repetition and separators.repetition in sent):
+        return None
+    text = sent
+    if place.component:
+        separator, number = separators.component, place.component
+        if separator and separator in sent:
+            parts = sent.split(separator, number)
+            text = parts[number - 1] if number <= len(parts) else ""
+        elif number > 1:
+            return None
+    text = text.strip(" ")
+    limit = rule.target.max_characters
+    return text if limit is None or len(text) <= limit else None
 
 
 def _apply(
@@ -230,12 +313,27 @@ def rules_of(mapping: MappingFile, section: Section) -> dict[str, FieldRule | No
     return sections[section]
 
 
-def _compile(keyword: str, rule: FieldRule) -> _Rule:
+def _compile(keyword: str, rule: FieldRule, numbers: Iterator[int]) -> _Rule:
     paths = tuple(Path.parse(text) for text in rule.from_)
     return _Rule(
         keyword,
         paths,
-        tuple((path.segment, path.field) for path in paths),
+        tuple(
+            _Place(
+                path.segment,
+                path.field,
+                path.component,
+                str(path),
+                next(numbers),
+                as_sent=rule.as_ in TAKE_AS_SENT
+                and path.repetition == 1
+                and not path.subcomponent
+                and path.field < MAX_FIELDS
+                and path.segment != "MSH",
+                by_itself=rule.as_ not in LOOK_FURTHER and rule.as_ != DATE_TIME,
+            )
+            for path in paths
+        ),
         None if rule.as_ == DATE_TIME else CONVERTERS[rule.as_],
         _target(keyword),
         frozenset(text.upper() for text in rule.observation),

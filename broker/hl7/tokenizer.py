@@ -17,7 +17,7 @@ from broker.hl7.charsets import SINGLE_BYTE_SWITCHES
 NULL: Final = '""'
 """HL7 v2.5.1 2.5.3: delete what you have; unlike an absent value, which says nothing."""
 
-_MAX_FIELDS: Final = 512
+MAX_FIELDS: Final = 512
 _MAX_COMPONENTS: Final = 128
 _MAX_MARKS: Final = 128
 """Combining marks behind one letter; Unicode's own bound for streams is 30 (UAX #15, 12)."""
@@ -96,7 +96,7 @@ def _parse_path(text: str) -> Path:
         or not dash
         or len(segment) != 3
         or not (segment.isascii() and segment.isalnum() and segment == segment.upper())
-        or not 1 <= path.field <= _MAX_FIELDS
+        or not 1 <= path.field <= MAX_FIELDS
         or path.repetition < 1
         or any(int(part) < 1 for part in below)
         or bool(bracket) != repetition.endswith("]")
@@ -108,7 +108,7 @@ def _parse_path(text: str) -> Path:
 class Segment:
     """Reads one segment; `occurrence` counts segments of its name in the message, from 1."""
 
-    __slots__ = ("_codec", "_fields", "_limits", "_separators", "name", "occurrence", "text")
+    __slots__ = ("_codec", "_fields", "_limits", "_plain", "_separators", "name", "occurrence", "text")
 
     def __init__(
         self, text: str, occurrence: int, *, separators: Separators, limits: Limits, codec: str
@@ -120,6 +120,7 @@ class Segment:
         self._limits = limits
         self._codec = codec
         self._fields: list[str] | None = None
+        self._plain: bool | None = None
 
     @property
     def separators(self) -> Separators:
@@ -132,13 +133,33 @@ class Segment:
         return self._codec
 
     @property
+    def limits(self) -> Limits:
+        """Give the bounds it is read in."""
+        return self._limits
+
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether all of it is printable ASCII, no longer than one field may be, without escape or null."""
+        if self._plain is None:
+            text, escape = self.text, self._separators.escape
+            self._plain = (
+                text.isascii()
+                and text.isprintable()
+                and "\\" not in text
+                and '"' not in text
+                and (not escape or escape not in text)
+                and len(text) <= self._limits.max_field_characters
+            )
+        return self._plain
+
+    @property
     def fields(self) -> list[str]:
         """Give the fields as sent, by their numbers; the segment's name stands at 0."""
         return self._fields or self._split()
 
     def _split(self) -> list[str]:
         # A bounded split: a segment of eight million separators stays one string.
-        self._fields = fields = self.text.split(self._separators.field, _MAX_FIELDS)
+        self._fields = fields = self.text.split(self._separators.field, MAX_FIELDS)
         if self.name == "MSH":
             fields.insert(1, self._separators.field)
         return fields
@@ -146,7 +167,7 @@ class Segment:
     def field(self, number: int) -> str:
         """Give a whole field as sent, separators and escapes included; empty when absent."""
         fields = self._fields or self._split()
-        if number >= len(fields) or number > _MAX_FIELDS - 1:
+        if number >= len(fields) or number > MAX_FIELDS - 1:
             return ""
         value = fields[number]
         if len(value) > self._limits.max_field_characters:
