@@ -227,6 +227,7 @@ BOMB = b"".join(b"\x08\x00\x15\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff
         (a_data_set(series="1.2\n.3"), 0xA900),
         (a_data_set(study="1." * 40 + "1"), 0xA900),
         (a_data_set()[:75], 0xC000),
+        (a_data_set()[:-100], 0xC000),  # ends inside its pixels: the rest is still with its sender
         (b"\0" * 128 + b"DICM" + a_data_set(), 0xC000),
         (element(2, 0x10, "UI", EXPLICIT) + a_data_set(), 0xC000),
         (BOMB + a_data_set(), 0xC000),

@@ -157,6 +157,11 @@ class HeaderScanner:
             self._stop("ends in the middle of an element")
         return Header(self._values(), self.problem)
 
+    @property
+    def steps_to(self) -> int:
+        """Answer where what is being stepped over ends, counted from the first byte of the data set."""
+        return self._base + self._skip
+
     def _values(self) -> dict[str, tuple[str, ...]]:
         codecs = codecs_of(())
         values: dict[str, tuple[str, ...]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -12,6 +13,7 @@ from broker.dicom.network.dimse import CommandField
 from broker.dicom.network.negotiation import any_storage
 from broker.dicom.network.service import Receiver, Request, Response, ServiceError, ServiceOffer
 from broker.dicom.objects.header import Header, HeaderScanner, ScanPlan
+from broker.dicom.objects.pixel_data_end import PixelDataEnd
 from broker.dicom.services.group_commit import GroupCommit
 from broker.domain.values import MAX_UID_CHARACTERS
 from broker.errors import BrokerError, OutOfResources
@@ -104,7 +106,7 @@ class StorageService:
 class _ObjectReceiver:
     """Takes one object: every byte goes to the file, the first ones past the scanner too."""
 
-    __slots__ = ("_file", "_request", "_scanner", "_service")
+    __slots__ = ("_file", "_pixel_data_end", "_request", "_scanner", "_service")
 
     def __init__(
         self, service: StorageService, request: Request, file: IncomingFile, scanner: HeaderScanner
@@ -113,6 +115,7 @@ class _ObjectReceiver:
         self._request = request
         self._file = file
         self._scanner = scanner
+        self._pixel_data_end = PixelDataEnd(request.context.transfer_syntax)
 
     def write(self, data: memoryview) -> None:
         """Take the next bytes."""
@@ -121,13 +124,17 @@ class _ObjectReceiver:
             failpoint("cstore.after_first_bytes")
         except OutOfResources as error:
             raise _out_of_resources(self._request, error) from error
+        self._pixel_data_end.take(data)
         if not self._scanner.done:
             self._scanner.feed(data)
 
     def finish(self, cancelled: Callable[[], bool]) -> Iterable[Response]:  # noqa: ARG002 - C-STORE has no cancel
         """Make it durable, then say so."""
         try:
-            self._service.store(self._request, self._file, self._scanner.finish())
+            header = self._scanner.finish()
+            if header.problem is None and self._pixel_data_end.is_missing:
+                header = replace(header, problem="ends inside (7FE0,0010)")
+            self._service.store(self._request, self._file, header)
         except ServiceError as error:
             self._file.discard()
             if error.response.status != OUT_OF_RESOURCES:  # that one is told where it is found
