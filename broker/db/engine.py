@@ -103,6 +103,8 @@ def open_engine(
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=pool_timeout_s,
+        # The connection that has written last knows its pages: SQLite has every other read them again.
+        pool_use_lifo=True,
         pool_pre_ping=parsed.get_backend_name() == "postgresql",
         pool_recycle=1800,
         hide_parameters=True,

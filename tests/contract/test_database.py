@@ -42,6 +42,17 @@ def test_both_databases_are_durable_as_opened(engine):
     assert assert_durable(engine) == []
 
 
+def test_the_connection_that_was_used_last_is_used_next(engine):
+    """Its cache is the one that holds what has just been written."""
+    first, second = engine.connect(), engine.connect()
+    drivers = [connection.connection.driver_connection for connection in (first, second)]
+    second.close()
+    first.close()
+    for _ in range(3):
+        with engine.connect() as connection:
+            assert connection.connection.driver_connection is drivers[0]
+
+
 @pytest.mark.parametrize(
     ("pragma", "named"),
     [
