@@ -24,7 +24,7 @@ from broker.db.installation import uid_namespace
 from broker.db.migrate import is_current, migrate
 from broker.db.reports import SqlReports
 from broker.db.seal import seal_events
-from broker.db.traffic import count_traffic, learn_rhythms
+from broker.db.traffic import count_traffic, learn_rhythms, measure_images
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.destinations import DestinationRegistry
 from broker.domain.delivery import RetryPolicy
@@ -210,6 +210,7 @@ class Broker:
         return (
             Chore("seal events", 5.0, lambda: seal_events(self.engine)),
             Chore("count traffic", 20.0, self._count_traffic),
+            Chore("measure the images", 600.0, lambda: measure_images(self.engine, now=self.clock.now())),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
         )

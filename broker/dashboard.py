@@ -16,9 +16,11 @@ from broker.domain.facts import order_facts, routing_facts
 from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
-from broker.web.ports import Dashboard, HealthPart
+from broker.resources import Resources
+from broker.web.ports import Dashboard
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
+from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import Instance, InstanceState
 from broker.workflow.reconciliation import join_order
 
@@ -42,6 +44,7 @@ def dashboard(broker: Broker) -> Dashboard:
         site_name=broker.loaded.site.site.name,
         hosts=hosts,
         version=__version__,
+        resources=Resources(broker).read,
     )
 
 

@@ -23,13 +23,14 @@ class WebServer:
         listen = broker.loaded.site.listen.web
         self._host, self._port = listen.host, listen.port
         self._socket: socket.socket | None = None
+        self._app = create_app(dashboard(broker))
         self._server = uvicorn.Server(
             uvicorn.Config(
-                create_app(dashboard(broker)),
+                self._app,
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=64,
+                limit_concurrency=128,  # half of them may be streams
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=5,
                 h11_max_incomplete_event_size=16 * 1024,
@@ -72,5 +73,6 @@ class WebServer:
 
     def stop(self, grace_s: float) -> None:
         """Finish what runs, then stop."""
+        self._app.state.live.close()
         self._server.should_exit = True
         self._thread.join(grace_s)

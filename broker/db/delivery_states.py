@@ -7,6 +7,8 @@ from sqlalchemy import ColumnElement, FromClause, literal_column
 from broker.db.schema import DELIVERY
 from broker.domain.delivery import DeliveryState
 
+# As an expression, for SQLite would walk through all deliveries where an index has the order of the groups.
+GROUPED_DESTINATION = DELIVERY.c.destination.concat(literal_column("''"))
 OPEN_STATES = (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
 
 

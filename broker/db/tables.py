@@ -378,7 +378,7 @@ class StudyRow(SQLModel, table=True):
     study_instance_uid: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
     patient_id: str | None = _str(128, index=True)
     accession_number: str | None = _str(64, index=True)
-    received_at: datetime = _instant()
+    received_at: datetime = _instant(index=True)
 
 
 class DecisionRow(SQLModel, table=True):

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.db.engine import reading
-from broker.db.schema import EVENT, INSTANCE, MESSAGE, TRAFFIC_HOUR, TRAFFIC_MARK, TRAFFIC_SOURCE
+from broker.db.schema import EVENT, INSTANCE, MEASUREMENT, MESSAGE, TRAFFIC_HOUR, TRAFFIC_MARK, TRAFFIC_SOURCE
 from broker.db.transaction import Transaction
 from broker.domain.events import EventName
 from broker.domain.rhythm import HISTORY, HeardHour, Rhythm, learn
@@ -42,6 +42,7 @@ MAX_STEPS = 20
 MAX_SOURCES = 500
 """Of each kind: names come from peers, and somebody may send under a new one every time."""
 MAX_LEARNT = 100
+IMAGE_BYTES = "image bytes"
 
 _NEVER, _NOT_YET = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 Source = tuple[str, str, str]
@@ -59,15 +60,17 @@ class Stream:
     facility: ColumnElement[str] = field(default_factory=lambda: literal(""))
     peer: ColumnElement[str] = field(default_factory=lambda: literal(""))
     only: tuple[ColumnElement[bool], ...] = ()
+    bytes: ColumnElement[int] = field(default_factory=lambda: literal(0))
 
-    def where(self, *conditions: ColumnElement[bool]) -> Select[str, str, str, datetime]:
-        """Select who was heard and when."""
-        columns: Select[str, str, str, datetime] = (
+    def where(self, *conditions: ColumnElement[bool]) -> Select[str, str, str, datetime, int]:
+        """Select who was heard, when, and how many bytes that were."""
+        columns: Select[str, str, str, datetime, int] = (
             select(
                 self.name.label("name"),
                 self.facility.label("facility"),
                 self.peer.label("peer"),
                 self.at.label("at"),
+                self.bytes.label("bytes"),
             )
             .select_from(self.table)
             .where(*self.only, *conditions)
@@ -93,7 +96,13 @@ STREAMS: Mapping[str, Sequence[Stream]] = {
         )
     ],
     "device": [
-        Stream("images", INSTANCE, INSTANCE.c.received_at, INSTANCE.c.calling_ae_title),
+        Stream(
+            "images",
+            INSTANCE,
+            INSTANCE.c.received_at,
+            INSTANCE.c.calling_ae_title,
+            bytes=INSTANCE.c.size_bytes,
+        ),
         *_events("list", EventName.WORKLIST_QUERIED),
         *_events("exam", EventName.MPPS_CREATED, EventName.MPPS_UPDATED, EventName.MPPS_FINISHED),
     ],
@@ -106,19 +115,26 @@ class _Heard:
 
     items: Counter[str] = field(default_factory=Counter)
     """By minute, `YYYY-MM-DD HH:MM`."""
+    bytes: Counter[str] = field(default_factory=Counter)
+    """By hour, `YYYY-MM-DD HH`."""
     last_at: datetime = _NEVER
     first_at: datetime = _NOT_YET
     last_what: str = ""
 
-    def hours(self) -> Iterator[tuple[datetime, int, int]]:
-        """Answer hour, items and minutes."""
+    def hours(self) -> Iterator[Mapping[str, Any]]:
+        """Answer what an hour's row adds."""
         items: Counter[str] = Counter()
         minutes: Counter[str] = Counter()
         for minute, number in self.items.items():
             items[minute[:13]] += number
             minutes[minute[:13]] += 1
         for hour, number in items.items():
-            yield datetime.strptime(hour, "%Y-%m-%d %H").replace(tzinfo=UTC), number, minutes[hour]
+            yield {
+                "hour": datetime.strptime(hour, "%Y-%m-%d %H").replace(tzinfo=UTC),
+                "items": number,
+                "minutes": minutes[hour],
+                "bytes": self.bytes[hour],
+            }
 
 
 def count_traffic(engine: Engine, *, now: datetime) -> int:
@@ -175,10 +191,12 @@ def _heard(connection: Connection, kind: str, start: datetime, end: datetime) ->
         else:
             minute = func.substr(rows.c.at, 1, 16)
         by = (rows.c.name, rows.c.facility, rows.c.peer, minute)
-        counted = select(*by, func.count(), func.min(rows.c.at), func.max(rows.c.at)).group_by(*by)
-        for name, facility, peer, at_minute, number, first, last in connection.execute(counted):
+        found = (func.count(), func.min(rows.c.at), func.max(rows.c.at), func.sum(rows.c.bytes))
+        counted = connection.execute(select(*by, *found).group_by(*by))
+        for name, facility, peer, at_minute, number, first, last, size in counted:
             one = heard[source_of(kind, name, facility, peer)]
             one.items[at_minute] += number
+            one.bytes[at_minute[:13]] += int(size)
             one.first_at = min(one.first_at, first)
             if last > one.last_at:
                 one.last_at, one.last_what = last, stream.what
@@ -226,16 +244,13 @@ def _store(transaction: Transaction, kind: str, heard: Mapping[Source, _Heard]) 
             continue
         transaction.execute(
             _adding_to_hour(transaction),
-            [
-                {"source": key, "hour": hour, "items": items, "minutes": minutes}
-                for hour, items, minutes in one.hours()
-            ],
+            [{"source": key, **added} for added in one.hours()],
         )
 
 
 def _adding_to_hour(transaction: Transaction) -> Any:
     insert: Any = (postgresql if transaction.is_postgresql else sqlite).insert(TRAFFIC_HOUR)
-    added = {name: TRAFFIC_HOUR.c[name] + insert.excluded[name] for name in ("items", "minutes")}
+    added = {name: TRAFFIC_HOUR.c[name] + insert.excluded[name] for name in ("items", "minutes", "bytes")}
     return insert.on_conflict_do_update(index_elements=["source", "hour"], set_=added)
 
 
@@ -287,6 +302,23 @@ def _hours(transaction: Transaction, source: int) -> list[HeardHour]:
         )
     )
     return [HeardHour(row.hour, row.number, min(row.minutes, 60)) for row in rows]
+
+
+def measure_images(engine: Engine, *, now: datetime) -> int:
+    """Write down how many bytes the received images have; answers it. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        total = int(
+            connection.execute(select(func.coalesce(func.sum(INSTANCE.c.size_bytes), 0))).scalar_one()
+        )
+    with closing(Transaction(engine)) as transaction:
+        values = {"value": total, "at": now}
+        known = transaction.execute(
+            update(MEASUREMENT).where(MEASUREMENT.c.name == IMAGE_BYTES).values(**values)
+        )
+        if not known.rowcount:
+            transaction.execute(transaction.insert_ignoring(MEASUREMENT), {"name": IMAGE_BYTES, **values})
+        transaction.commit()
+    return total
 
 
 def as_stored(rhythm: Rhythm) -> list[list[float] | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
 from sqlmodel import Column, Field, SQLModel
 
 from broker.db.tables import Id, Json, UtcDateTime
@@ -44,6 +44,8 @@ class TrafficHourRow(SQLModel, table=True):
     hour: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
     items: int
     minutes: int
+    bytes: int = Field(default=0, sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    """Of the images among the items: from these the days are told until the disk is full."""
 
 
 class TrafficMarkRow(SQLModel, table=True):
@@ -53,3 +55,12 @@ class TrafficMarkRow(SQLModel, table=True):
     kind: str = Field(sa_column=Column(String(8), primary_key=True))
     """sender or device."""
     counted_until: datetime = Field(sa_column=Column(UtcDateTime(), nullable=False))
+
+
+class MeasurementRow(SQLModel, table=True):
+    """A number that costs too much to be found whenever a page is looked at."""
+
+    __tablename__ = "measurement"
+    name: str = Field(sa_column=Column(String(32), primary_key=True))
+    value: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: datetime = Field(sa_column=Column(UtcDateTime(), nullable=False))

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, tzinfo
 from enum import Enum
 from statistics import median
 
-from broker.domain.spans import words
+from broker.domain.wording import words
 
 HOUR = timedelta(hours=1)
 HISTORY = timedelta(weeks=5)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import BrokerError
 from broker.web import api, security
+from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import deliveries, find, images, instances, messages, orders, overview, worklist
 from broker.web.ports import Dashboard
@@ -39,6 +40,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
         for module in (overview, find, worklist, orders, messages, deliveries, images, instances)
     ]
     app.state.pages = Pages(dashboard, places_of(routers))
+    app.state.live = LiveOverview(lambda: overview.sections(dashboard, app.state.pages))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for router in routers:
         app.include_router(router, include_in_schema=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Protocol
 
 from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
+from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import Reports
 
@@ -53,16 +54,6 @@ class Insight(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class HealthPart:
-    """One listener or role."""
-
-    name: str
-    ok: bool
-    detail: str
-    beat_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Dashboard:
     """Everything the web application is built with."""
 
@@ -78,3 +69,5 @@ class Dashboard:
     hosts: frozenset[str] | None
     """Host names the pages answer to (against DNS rebinding); None: any."""
     version: str
+    resources: Callable[[], Sequence[Resource]] = tuple
+    """What the roles stand on: database, Redis, disk."""

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from broker.domain.spans import words
+from broker.domain.wording import counted, sized, words
 from broker.web import security
 from broker.web.navigation import Place
 from broker.web.ports import Dashboard
@@ -27,6 +27,8 @@ MEANING = {
     "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
+    "silent": "attention", "overdue": "attention", "filling": "attention", "full": "failing", "STAT": "failing",
+    "normal": "ok", "unknown": "quiet",
     "UNROUTED": "attention", "parked": "attention", "paused": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",
     "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet",
@@ -56,6 +58,7 @@ class Pages:
         self._templates.filters["words"] = words
         self._templates.filters["short"] = short
         self._templates.filters["counted"] = counted
+        self._templates.filters["sized"] = sized
         self._templates.filters["states"] = lambda lines: {line.destination: line.state for line in lines}
         self._templates.filters["told"] = lambda entries: tell(entries, clock=self.clock)
 
@@ -76,6 +79,10 @@ class Pages:
             **values,
         )
         return HTMLResponse(body, status_code=status_code)
+
+    def fragment(self, template: str, **values: Any) -> str:
+        """Render a part that is the same for everybody: it knows no request, so it holds no form."""
+        return self._templates.get_template(template).render(now=self._dashboard.clock.now(), **values)
 
     def _needs(self) -> NeedsPerson:
         since = self._dashboard.clock.now() - REFUSED_LATELY
@@ -122,9 +129,3 @@ def plain(value: object) -> object:
 def short(value: str) -> str:
     """Shorten a UID in its middle: its root and its end tell it apart."""
     return value if len(value) <= 26 else f"{value[:10]}…{value[-13:]}"
-
-
-def counted(number: int, what: str) -> str:
-    """Say a number with its noun: `1 image`, `2,000 images`, `3 deliveries`."""
-    several = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
-    return f"{number:,} {what if number == 1 else several}"

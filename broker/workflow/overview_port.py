@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.domain.rhythm import Rhythm
@@ -26,6 +26,28 @@ class NeedsPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthPart:
+    """One listener or role."""
+
+    name: str
+    ok: bool
+    detail: str
+    beat_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What the roles stand on."""
+
+    name: str
+    state: str
+    """up, filling, full or down."""
+    detail: str
+    advice: str = ""
+    """What to do when it is not up."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceLine:
     """Somebody who talks to us."""
 
@@ -42,6 +64,69 @@ class SourceLine:
     rhythm: Rhythm
 
 
+@dataclass(frozen=True, slots=True)
+class Urgent:
+    """Patients who wait, or may."""
+
+    overdue_arrived: int
+    """Steps of today whose patient has arrived and whose start is past by more than was asked for."""
+    overdue_stat: int
+    """STAT steps of today that have not begun although their start is past."""
+    incomplete_stat: int
+    """STAT steps no scanner is offered, because something is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """How one destination fares."""
+
+    destination: str
+    delivered: tuple[int, ...]
+    """Deliveries done in each of the last hours, oldest first; the last is the hour until now."""
+    delivered_lately: int
+    """In the last 15 minutes."""
+    failed_last_hour: int
+    """Tries that failed in the last hour, and deliveries that died."""
+    stat_waiting: int
+    """Waiting deliveries of STAT orders."""
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationState:
+    """One destination: its queue, how it fares, and when it will be through."""
+
+    destination: str
+    state: str
+    reason: str | None
+    waiting: int
+    stat_waiting: int
+    oldest: datetime | None
+    dead: int
+    delivered: tuple[int, ...]
+    """In each of the last hours, oldest first."""
+    delivered_last_hour: int
+    failed_last_hour: int
+    last_success_at: datetime | None
+    drains_in: timedelta | None
+    """At the rate of the last minutes; None where nothing waits or nothing moves."""
+
+    @property
+    def failed_percent(self) -> float | None:
+        """Answer how many of the tries of the last hour failed; None without a try."""
+        tries = self.delivered_last_hour + self.failed_last_hour
+        return 100 * self.failed_last_hour / tries if tries else None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What received images take."""
+
+    image_bytes: int | None
+    """As last measured; None before the first time."""
+    bytes_per_day: int
+    """Received on an average day of the last week, or of what there is of it."""
+
+
 class OverviewReports(Protocol):
     """Reads for the overview; every method is one or few bounded statements."""
 
@@ -51,4 +136,16 @@ class OverviewReports(Protocol):
 
     def sources(self) -> Sequence[SourceLine]:
         """Answer who was heard in the last weeks, senders and devices."""
+        ...
+
+    def urgent(self, *, now_local: datetime, late: timedelta) -> Urgent:
+        """Count patients who wait: steps of the site's today whose start is past by more than `late`."""
+        ...
+
+    def trends(self, *, now: datetime, hours: int = 12) -> Sequence[Trend]:
+        """Answer how every destination to which something goes has fared lately."""
+        ...
+
+    def storage(self, *, now: datetime) -> Storage:
+        """Answer what received images take and how fast that grows."""
         ...

@@ -175,6 +175,8 @@ class DayCounts:
     incomplete_orders: int
     dead_deliveries: int
     unrouted_studies: int
+    studies: int = 0
+    """Of which the first image came since."""
 
 
 class Reports(OverviewReports, Protocol):

@@ -7,6 +7,7 @@ from sqlalchemy import event, text
 
 from broker.db.reports import SqlReports
 from broker.db.seal import seal_events
+from broker.db.traffic import count_traffic
 from broker.domain.delivery import DeliveryState
 from broker.workflow.ports import InstanceState
 from tests.builders import NOW, a_message, a_message_delivery, an_instance
@@ -39,7 +40,7 @@ OFTEN = {
     "unrouted": (lambda uow: uow.instances.unrouted(9), {"ix_instance_unrouted"}),
     "versions": (lambda uow: uow.instances.versions("1"), set()),
     "decide": (lambda uow: uow.instances.decide(1, InstanceState.ROUTED, order=None), set()),
-    "message key": (lambda uow: uow.messages.find("a", "b", "c"), {"ix_hl7_message_key"}),
+    "message key": (lambda uow: uow.messages.find("a", "b", "c"), {"ix_hl7_message"}),
     "mpps": (
         lambda uow: uow.performed.find("1", lock=True),
         set(),
@@ -83,6 +84,9 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
         lambda reports: reports.destinations(now=NOW),
         lambda reports: reports.day(since=NOW),
         lambda reports: reports.needs_person(refused_since=NOW),
+        lambda reports: reports.trends(now=NOW),
+        lambda reports: reports.urgent(now_local=NOW, late=LEASE),
+        lambda reports: reports.sources(),
         lambda reports: reports.orders(incomplete=True),
         lambda reports: reports.orders(text="x"),
         lambda reports: reports.worklist(date="20261121", text="x"),
@@ -90,7 +94,20 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
         lambda reports: reports.deliveries(state="dead"),
         lambda reports: reports.studies(state="unrouted"),
     ],
-    ids=["destinations", "day", "badges", "incomplete", "orders", "a day", "all days", "dead", "unrouted"],
+    ids=[
+        "destinations",
+        "day",
+        "badges",
+        "trends",
+        "urgent",
+        "sources",
+        "incomplete",
+        "orders",
+        "a day",
+        "all days",
+        "dead",
+        "unrouted",
+    ],
 )
 def test_pages_that_are_looked_at_all_day_read_no_table_from_end_to_end(sqlite_engine, report):
     plans = plans_of(sqlite_engine, lambda: report(SqlReports(sqlite_engine)))
@@ -103,6 +120,16 @@ def test_pages_that_are_looked_at_all_day_read_no_table_from_end_to_end(sqlite_e
     )
     assert plans
     assert not [p for p in plans if p in whole or ("SCAN" in p and "ix_delivery_destination" in p)], plans
+
+
+def test_counting_who_talks_reads_what_is_new_by_an_index(sqlite_engine, sqlite_uow_factory):
+    with sqlite_uow_factory() as uow:
+        uow.messages.add(a_message())
+        uow.instances.add_many([an_instance()])
+        uow.commit()
+    plans = plans_of(sqlite_engine, lambda: count_traffic(sqlite_engine, now=NOW + timedelta(hours=2)))
+    assert plans
+    assert not [p for p in plans if p in {"SCAN hl7_message", "SCAN instance", "SCAN event"}], plans
 
 
 @pytest.mark.parametrize(("action", "indexes"), OFTEN.values(), ids=OFTEN.keys())

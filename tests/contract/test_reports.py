@@ -350,3 +350,69 @@ def test_heartbeats_are_listed_and_the_silent_replaced(reports, engine):
     assert ids(reports.roles(), "pid") == [1, 3]
     retire(engine, role="hl7", host="h", pid=1)
     assert ids(reports.roles(), "pid") == [3]
+
+
+def test_destinations_tell_how_they_fare_by_the_hour(engine, uow_factory):
+    with uow_factory() as uow:
+        for number, (minutes, state) in enumerate(
+            [
+                (5, DeliveryState.DELIVERED),
+                (50, DeliveryState.DELIVERED),
+                (130, DeliveryState.DELIVERED),
+                (800, DeliveryState.DELIVERED),
+                (5, DeliveryState.PENDING),
+            ]
+        ):
+            done = NOW - timedelta(minutes=minutes)
+            uow.deliveries.add(a_delivery(number, state=state, priority=1), now=done)
+        for name in (EventName.DELIVERY_RETRY, EventName.DELIVERY_DIED, EventName.DELIVERY_CLAIMED):
+            uow.record(Event(name, Subject.DELIVERY, details={"destination": "archive"}))
+        uow.commit()
+    archive, film = SqlReports(engine, destinations=["film"]).trends(now=NOW)
+    assert (archive.destination, film.destination) == ("archive", "film")
+    assert archive.delivered == (0,) * 9 + (1, 0, 2)
+    assert archive.delivered_lately == 1
+    assert archive.failed_last_hour == 2
+    assert archive.stat_waiting == 1
+    assert film.delivered == (0,) * 12
+
+
+@pytest.mark.parametrize(
+    ("step", "overdue_arrived", "overdue_stat", "incomplete_stat"),
+    [
+        ({"start_time": "072000", "status": StepStatus.ARRIVED}, 1, 0, 0),
+        ({"start_time": "073500", "status": StepStatus.ARRIVED}, 0, 0, 0),
+        ({"start_time": "072000"}, 0, 0, 0),
+        ({"start_time": "072000", "start_date": "20261120", "status": StepStatus.ARRIVED}, 0, 0, 0),
+        ({"start_time": "072000", "status": StepStatus.STARTED}, 0, 0, 0),
+    ],
+)
+@pytest.mark.parametrize("priority", ["ROUTINE", "STAT"])
+def test_who_waits_too_long_is_counted(
+    reports, uow_factory, step, overdue_arrived, overdue_stat, incomplete_stat, priority
+):
+    with uow_factory() as uow:
+        a_stored_entry(uow, 1, procedure={"attributes": {"RequestedProcedurePriority": priority}}, step=step)
+        uow.commit()
+    is_stat, is_late = priority == "STAT", step == {"start_time": "072000"} or overdue_arrived
+    found = reports.urgent(now_local=NOW, late=timedelta(minutes=30))
+    assert found.overdue_arrived == overdue_arrived
+    assert found.overdue_stat == (1 if is_stat and is_late else overdue_stat)
+    assert found.incomplete_stat == incomplete_stat
+
+
+def test_a_stat_step_no_scanner_sees_is_counted(reports, uow_factory):
+    with uow_factory() as uow:
+        stat = {"attributes": {"RequestedProcedurePriority": "STAT"}}
+        a_stored_entry(uow, 1, procedure=stat, step={"missing": ("Modality",)})
+        a_stored_entry(uow, 2, step={"missing": ("Modality",)})
+        uow.commit()
+    assert reports.urgent(now_local=NOW, late=timedelta(minutes=30)).incomplete_stat == 1
+
+
+def test_nobody_is_late_just_after_midnight(reports, uow_factory):
+    with uow_factory() as uow:
+        a_stored_entry(uow, 1, step={"start_time": "000000", "status": StepStatus.ARRIVED})
+        uow.commit()
+    midnight = NOW.replace(hour=0, minute=20)
+    assert reports.urgent(now_local=midnight, late=timedelta(minutes=30)).overdue_arrived == 0

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from broker.db import traffic
 from broker.db.reports import SqlReports
 from broker.db.schema import TRAFFIC_HOUR, TRAFFIC_MARK, TRAFFIC_SOURCE
-from broker.db.traffic import count_traffic, learn_rhythms
+from broker.db.traffic import count_traffic, learn_rhythms, measure_images
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.rhythm import HISTORY, Silence
 from broker.workflow.silence import judge_sources
@@ -104,6 +104,16 @@ def test_a_minute_of_images_list_and_exam_is_one_minute_of_a_device(engine, stor
     store(heard)
     count_traffic(engine, now=NOW + 2 * HOUR)
     assert counted(engine) == [("CT1", NOW, 5, 1)]
+
+
+def test_what_images_add_a_day_and_what_they_take_is_known(engine, store):
+    week = [an_instance(n, received_at=NOW - n * DAY, size_bytes=7_000) for n in range(1, 15)]
+    store(lambda uow: uow.instances.add_many(week))
+    count_traffic(engine, now=NOW)
+    assert measure_images(engine, now=NOW) == 98_000
+    assert measure_images(engine, now=NOW) == 98_000
+    growth = SqlReports(engine).storage(now=NOW)
+    assert (growth.image_bytes, growth.bytes_per_day) == (98_000, 7_000)
 
 
 def test_the_last_word_is_known_before_it_is_counted(engine, send):

@@ -19,12 +19,13 @@ from broker.domain.events import Event, EventName, Subject
 from broker.errors import DatabaseUnavailable, NotFound
 from broker.web.app import create_app
 from broker.web.pages import ROWS
-from broker.web.ports import Dashboard, HealthPart
+from broker.web.ports import Dashboard
 from broker.web.security import COOKIE, FIELD, HEADER
 from broker.web.timeline import tell
 from broker.workflow import operations
 from broker.workflow.entries import query_of, sights
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
+from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.ports import DestinationHealth, DestinationState, InstanceState, MessageOutcome
 from broker.workflow.reports_port import TimelineEntry
 from broker.workflow.worklist import Worklist
@@ -114,6 +115,7 @@ def board(sqlite_engine, sqlite_uow_factory, clock):
         site_name="Hospital <b>",
         hosts=frozenset({"testserver"}),
         version="1.2.3",
+        resources=lambda: [Resource("Disk", "up", "4.2 TB free")],
     )
 
 
@@ -295,10 +297,11 @@ def test_the_overview_says_first_what_is_wrong_and_what_to_do(client, hospital, 
             DestinationState("archive", DestinationHealth.FAILING, since=NOW, reason="association rejected")
         )
     )
-    headline = re.search(r"<h1>(.*?)</h1>", client.get("/").text, re.DOTALL)[1]
-    assert headline.startswith("archive is failing: 1 delivery waits, the oldest 0 s. ")
-    assert "Check that the peer runs" in headline
     text = client.get("/").text
+    assert '<h1 data-count="6">6 things need you</h1>' in text
+    first = re.search(r"<article.*?</article>", text, re.DOTALL)[0]
+    assert "archive is failing: 1 delivery waits, the oldest 0 s</a>" in first
+    assert "association rejected. Check that the peer runs" in first
     for sentence in (
         "1 delivery to archive needs a person",
         "1 message is parked",
@@ -313,7 +316,7 @@ def test_the_overview_says_first_what_is_wrong_and_what_to_do(client, hospital, 
 def test_a_part_that_does_not_serve_comes_before_everything(board, hospital):
     down = replace(board, health=lambda: [HealthPart("dicom", False, "no sign of life")])
     text = TestClient(create_app(down)).get("/").text
-    assert "<h1>The dicom role does not serve." in text
+    assert "The dicom role does not serve" in re.search(r"<article.*?</article>", text, re.DOTALL)[0]
 
 
 def test_the_rail_counts_what_needs_a_person_on_every_page(client, hospital, store):
@@ -347,7 +350,7 @@ def test_the_rail_says_where_one_is(client, hospital, path, place):
 
 def test_the_overview_is_calm_when_nothing_is_wrong(client, store):
     store(lambda uow: a_stored_entry(uow, 1))
-    assert "<h1>All is flowing. 1 order, 0 deliveries today.</h1>" in client.get("/").text
+    assert ">All is flowing. 1 order, 0 deliveries today.</h1>" in client.get("/").text
 
 
 @pytest.mark.parametrize(
@@ -625,6 +628,23 @@ def test_every_list_is_json_too(client, hospital, path, keys):
     rows = client.get(f"/api/{path}").json()
     assert rows
     assert keys <= set(rows[0])
+
+
+def test_the_overview_is_json_too(client, hospital):
+    body = client.get("/api/overview").json()
+    assert {trouble["word"] for trouble in body["troubles"]} >= {"dead", "parked", "incomplete"}
+    (archive,) = body["destinations"]
+    assert (archive["destination"], archive["waiting"], archive["dead"]) == ("archive", 1, 1)
+    assert body["sources"][0]["silence"] == "unknown"
+    assert body["resources"][0]["name"] == "Disk"
+
+
+def test_a_stream_for_which_there_is_no_room_is_refused_and_says_when_to_come_back(board):
+    app = create_app(board)
+    app.state.live.close()
+    answer = TestClient(app).get("/overview/stream")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "30"
 
 
 def test_healthz_is_200_when_all_serve_and_503_with_the_part_that_does_not(client, board):

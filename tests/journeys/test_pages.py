@@ -151,7 +151,7 @@ def test_a_study_is_found_by_its_accession_number_and_tells_why_a_route_did_not_
 
 def test_the_overview_leads_to_what_needs_a_person(page):
     page.goto("/")
-    assert "needs a person" in page.locator("h1").inner_text()
+    assert re.fullmatch(r"\d+ things? needs? you", page.locator("h1").inner_text())
     page.get_by_role("link", name="1 delivery to cad needs a person").click()
     page.wait_for_url("**/deliveries?destination=cad&state=DEAD")
     assert page.locator("tbody tr").count() == 1
@@ -244,15 +244,36 @@ def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
     context.close()
 
 
-def test_the_overview_says_so_when_the_broker_no_longer_answers(chromium, broker):
+def test_the_overview_is_streamed_and_moves_nothing_under_the_hand(chromium, broker):
     context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
     tab = context.new_page()
     tab.goto("/")
-    assert tab.locator("#stale").is_hidden()
-    context.set_offline(True)
-    tab.locator("#stale").wait_for(state="visible", timeout=15_000)
-    context.set_offline(False)
-    tab.locator("#stale").wait_for(state="hidden", timeout=15_000)
+    shown = tab.locator("#now").get_attribute("datetime")
+    tab.wait_for_function("was => document.querySelector('#now').getAttribute('datetime') !== was", arg=shown)
+    assert tab.title() == f"({tab.locator('h1').get_attribute('data-count')}) Overview · Worklist Broker"
+    link = tab.get_by_role("link", name="1 delivery to cad needs a person")
+    link.hover()
+    tab.evaluate("document.querySelector('#live-parts').dataset.mark = 'here'")
+    tab.evaluate("document.querySelector('#live-parts table').dataset.mark = 'held'")
+    shown = tab.locator("#now").get_attribute("datetime")
+    tab.wait_for_function("was => document.querySelector('#now').getAttribute('datetime') !== was", arg=shown)
+    assert tab.locator("[data-mark=held]").count() == 1, "its ages have changed, and it has not"
+    tab.mouse.move(0, 0)
+    tab.locator("[data-mark=held]").wait_for(state="detached", timeout=30_000)
+    context.close()
+
+
+def test_the_overview_asks_by_itself_where_it_cannot_be_streamed_to_and_says_when_it_is_old(chromium, broker):
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    tab = context.new_page()
+    tab.route("**/overview/stream", lambda route: route.abort())
+    tab.goto("/")
+    shown = tab.locator("#now").get_attribute("datetime")
+    tab.wait_for_function("was => document.querySelector('#now').getAttribute('datetime') !== was", arg=shown)
+    tab.route("**/overview/live", lambda route: route.abort())
+    tab.locator("#stale").wait_for(state="visible", timeout=30_000)
+    tab.unroute("**/overview/live")
+    tab.locator("#stale").wait_for(state="hidden", timeout=30_000)
     context.close()
 
 

@@ -11,6 +11,7 @@ from broker.db.reports.overview import OverviewReports
 from broker.db.reports.sources import SourceReports
 from broker.db.reports.studies import StudyReports
 from broker.db.reports.timelines import TimelineReports
+from broker.db.reports.trends import TrendReports
 from broker.db.reports.worklist import WorklistReports
 
 
@@ -25,6 +26,7 @@ class SqlReports(
     OverviewReports,
     SourceReports,
     TimelineReports,
+    TrendReports,
 ):
     """Implements the Reports port: every method reads in one read-only transaction."""
 

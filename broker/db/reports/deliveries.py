@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, false, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Select, false, func, select
 
-from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
+from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state, listed_in_state
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.domain.delivery import DeliveryState
@@ -105,17 +105,15 @@ def _is_in(state: str) -> ColumnElement[bool]:
     return false() if known is None else listed_in_state(known)
 
 
-# As an expression, for SQLite would walk through all deliveries where an index has the order of the groups.
-_NAME = DELIVERY.c.destination.concat(literal_column("''"))
-
-
 def _count(state: DeliveryState) -> Select[str, int, Any]:
     return (
         select(
-            _NAME.label("destination"), func.count().label("number"), func.min(DELIVERY.c.id).label("first")
+            GROUPED_DESTINATION.label("destination"),
+            func.count().label("number"),
+            func.min(DELIVERY.c.id).label("first"),
         )
         .where(in_state(state))
-        .group_by(_NAME)
+        .group_by(GROUPED_DESTINATION)
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, distinct, func, literal_col
 from broker.db.delivery_states import in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.reports.reading import Reader, mappings
-from broker.db.schema import DELIVERY, EVENT, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP
+from broker.db.schema import DELIVERY, EVENT, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP, STUDY
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
 from broker.domain.steps import StepStatus
@@ -50,6 +50,7 @@ class OverviewReports(Reader):
                 STEP, STEP.c.status == StepStatus.COMPLETED.value, STEP.c.status_changed_at >= since
             ),
             "instances": _count(INSTANCE, INSTANCE.c.received_at >= since),
+            "studies": _count(STUDY, STUDY.c.received_at >= since),
             "deliveries": _count(DELIVERY, DELIVERY.c.created_at >= since),
             "delivered": _count(DELIVERY, in_state(DeliveryState.DELIVERED), DELIVERY.c.updated_at >= since),
             "refused_messages": _count(MESSAGE, refused, MESSAGE.c.received_at >= since),

@@ -10,6 +10,7 @@ from broker.web.api import (
     health,
     messages,
     orders,
+    overview,
     sources,
     studies,
     worklist,
@@ -18,6 +19,7 @@ from broker.web.api import (
 router = APIRouter()
 for _noun in (
     health,
+    overview,
     find,
     worklist,
     orders,
