@@ -17,9 +17,12 @@ from typing import Final
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _UNKNOWN: Final = "-"
+_DEAD: Final = frozenset({b"Z", b"X"})
 _NAME: Final = re.compile(
     r"(?P<host>[^:]*):(?P<pid>[1-9]\d{0,8}):\d+:(?P<place>[0-9a-f]+\.\d+)\.(?P<started>\d+)", re.ASCII
 )
+_STATE: Final = 0
+_THREADS: Final = 17
 _START_TIME: Final = 19
 """Behind the closing parenthesis of the command, which may hold spaces and parentheses itself."""
 
@@ -42,14 +45,18 @@ def is_gone(name: str) -> bool:
         return True
     except PermissionError:
         pass  # somebody is there, perhaps another one
-    now_there = _started(pid)
-    return now_there is not None and now_there != match["started"]
+    fields = _stat(pid)
+    if not fields:
+        return False
+    # One that was killed keeps its number until its parent asks for it, which may be busy; it does nothing any more.
+    is_dead = fields[_STATE] in _DEAD and int(fields[_THREADS]) <= 1
+    return is_dead or fields[_START_TIME].decode("ascii") != match["started"]
 
 
 @lru_cache(maxsize=1)
 def _birth(pid: int) -> str:
-    place, started = _place(), _started(pid)
-    return f"{place}.{started}" if place and started else _UNKNOWN
+    place, fields = _place(), _stat(pid)
+    return f"{place}.{fields[_START_TIME].decode('ascii')}" if place and fields else _UNKNOWN
 
 
 def _place() -> str | None:
@@ -62,10 +69,11 @@ def _place() -> str | None:
     return f"{boot}.{namespace}"
 
 
-def _started(pid: int) -> str | None:
+def _stat(pid: int) -> list[bytes]:
+    """Answer what the kernel says of a process; nothing when it says nothing."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return None
+        return []
     fields = stat.rpartition(b")")[2].split()
-    return fields[_START_TIME].decode("ascii") if len(fields) > _START_TIME else None
+    return fields if len(fields) > _START_TIME else []

@@ -38,6 +38,14 @@ def test_a_killed_process_is_gone_as_soon_as_its_parent_knows(other):
     assert is_gone(name)
 
 
+def test_a_killed_process_is_gone_before_its_parent_asks_for_it(other):
+    process, name = other
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and keeps its number
+    assert Path(f"/proc/{process.pid}").exists()
+    assert is_gone(name)
+
+
 def test_a_process_that_got_the_number_of_a_dead_one_is_another():
     began = re.search(r"\.(\d+)$", worker_name())
     assert is_gone(worker_name()[: began.start(1)] + str(int(began[1]) - 1))
