@@ -28,6 +28,8 @@ from broker.supervisor import Role, Supervisor
 from broker.valkey import EmbeddedValkey
 
 READY_TIMEOUT_S = 30.0
+_AFTER_WORKLISTS, _AFTER_LISTENERS = 2, 5
+"""Niceness: a patient waits for the worklist, images wait for a disk, and what is sent on waits for everybody."""
 
 log = structlog.get_logger()
 
@@ -115,9 +117,9 @@ def _roles(loaded: LoadedSite, config: Path, data_dir: Path) -> Iterator[Role]:
         yield Role("dicom", started("dicom"))
     if listen.storage is not None:
         for _ in range(listen.storage.processes):
-            yield Role("storage", started("storage"))
-    yield Role("worker", lambda: _worker(config, data_dir))
-    yield Role("sweep", started("sweep"))
+            yield Role("storage", started("storage"), niceness=_AFTER_WORKLISTS)
+    yield Role("worker", lambda: _worker(config, data_dir), niceness=_AFTER_LISTENERS)
+    yield Role("sweep", started("sweep"), niceness=_AFTER_LISTENERS)
     yield Role("web", started("web"))
 
 

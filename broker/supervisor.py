@@ -34,6 +34,8 @@ class Role:
     """Runs until SIGTERM; answers the exit code."""
     is_replaceable: bool = True
     """Starts anew when the configuration is reloaded."""
+    niceness: int = 0
+    """How far it steps back while others want the processor."""
 
 
 @dataclass(slots=True)
@@ -172,6 +174,7 @@ def _fork(role: Role, mask: set[int | signal.Signals]) -> int:
         for number in _WATCHED:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.nice(role.niceness)
         code = role.run()
     except KeyboardInterrupt:
         code = 0

@@ -33,8 +33,13 @@ PROGRAM = textwrap.dedent(
         while True:
             signal.pause()
 
-    roles = {"waits": waits, "deaf": deaf}
-    supervisor = Supervisor([Role(n, roles[n]) for n in sys.argv[3:]], grace_s=float(sys.argv[1]))
+    def yields():
+        note(f"nice {os.nice(0)}")
+        return waits()
+
+    roles = {"waits": (waits, 0), "deaf": (deaf, 0), "yields": (yields, 3)}
+    wanted = [Role(name, roles[name][0], niceness=roles[name][1]) for name in sys.argv[3:]]
+    supervisor = Supervisor(wanted, grace_s=float(sys.argv[1]))
     sys.exit(supervisor.run(reload=lambda: sys.argv[2] == "True"))
     """
 )
@@ -71,6 +76,15 @@ def test_a_killed_role_is_started_again(start):
     supervisor.terminate()
     assert supervisor.stdout.readline() == "bye\n"
     assert supervisor.wait(10) == 0
+
+
+def test_a_role_that_can_wait_steps_back_and_comes_back_so(start):
+    supervisor = start("5", "yields")
+    expected = f"nice {min(os.nice(0) + 3, 19)}\n"
+    assert supervisor.stdout.readline() == expected
+    os.kill(int(supervisor.stdout.readline().split()[1]), signal.SIGKILL)
+
+    assert supervisor.stdout.readline() == expected
 
 
 def test_a_role_that_ignores_sigterm_is_killed_after_the_grace(start):
