@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, String, and_, bindparam, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    bindparam,
+    exists,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from broker.db.prepared import Prepared
-from broker.db.schema import ORDER, PROCEDURE
+from broker.db.schema import ORDER, PROCEDURE, STEP
 from broker.domain.orders import OrderDetails
 
 
@@ -79,6 +90,27 @@ NUMBER_RULES = Prepared(
     )
 )
 """Answers (rule, id of an order); the smallest rule counts."""
+
+_KNOWN: tuple[ColumnElement[Any], ...] = (
+    or_(
+        *(
+            exists().where(ORDER.c[column] == _said(name))
+            for column, name in (
+                ("placer_order_number", "placer"),
+                ("filler_order_number", "filler"),
+                ("accession_number", "accession"),
+            )
+        )
+    ).label("number"),
+    exists()
+    .where(
+        STEP.c.study_instance_uid == _said("study"),
+        STEP.c.scheduled_procedure_step_id == _said("step"),
+    )
+    .label("step"),
+)
+NUMBERS_KNOWN = Prepared(select(*_KNOWN))
+"""Answers whether any order has one of the numbers, and whether there is the step: most messages bring new ones."""
 
 ACCESSION_AND_PROCEDURE = select(ORDER.c.id).where(_ACCESSION, _PROCEDURE).limit(50)
 """Comes before the accession number alone."""

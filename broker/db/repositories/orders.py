@@ -15,6 +15,7 @@ from broker.db.repositories.order_rules import (
     ACCESSION_AND_PROCEDURE,
     ACCESSION_RULE,
     NUMBER_RULES,
+    NUMBERS_KNOWN,
     number_values,
     procedure_ids,
 )
@@ -81,26 +82,28 @@ class SqlOrders:
 
         Of several hits those of the patient the message names count, if there are any.
         """
-        found = self._by_step(details) or self._by_number(details)
+        numbers, steps = number_values(details), _steps_of(details)
+        study, step = next(iter(steps)) if len(steps) == 1 else (None, None)
+        known = self._transaction.rows(
+            NUMBERS_KNOWN,
+            {name: numbers[name] for name in ("placer", "filler", "accession")}
+            | {"study": study, "step": step},
+        )[0]
+        found: list[ImagingOrder] = []
+        if known["step"] or len(steps) > 1:
+            found = self._by_step(steps)
+        if known["number"] and not found:
+            found = self._by_number(details, numbers)
         return [order for order in found if order.patient == patient] or found
 
-    def _by_step(self, details: OrderDetails) -> list[ImagingOrder]:
-        steps = {
-            (procedure.study_instance_uid, step.scheduled_procedure_step_id)
-            for procedure in details.procedures
-            for step in procedure.steps
-            if procedure.study_instance_uid and step.scheduled_procedure_step_id
-        }
-        if not steps:
-            return []
+    def _by_step(self, steps: set[tuple[str, str]]) -> list[ImagingOrder]:
         if len(steps) == 1:
-            uid, step_id = steps.pop()
+            [(uid, step_id)] = steps
             return self._orders(_BY_STEP, {"uid": uid, "step_id": step_id})
         same = tuple_(STEP.c.study_instance_uid, STEP.c.scheduled_procedure_step_id).in_(sorted(steps))
         return self._select(ORDER.c.id.in_(select(STEP.c.order).where(same)))
 
-    def _by_number(self, details: OrderDetails) -> list[ImagingOrder]:
-        values = number_values(details)
+    def _by_number(self, details: OrderDetails, values: dict[str, Any]) -> list[ImagingOrder]:
         hits = self._transaction.rows(NUMBER_RULES, values)
         if not hits:
             return []
@@ -196,6 +199,16 @@ class SqlOrders:
     def _select(self, condition: ColumnElement[bool]) -> list[ImagingOrder]:
         rows = self._transaction.execute(select(ORDER).where(condition).order_by(ORDER.c.id))
         return [order_of(row) for row in rows.mappings()]
+
+
+def _steps_of(details: OrderDetails) -> set[tuple[str, str]]:
+    """Answer the steps a message names, by study and step id."""
+    return {
+        (procedure.study_instance_uid, step.scheduled_procedure_step_id)
+        for procedure in details.procedures
+        for step in procedure.steps
+        if procedure.study_instance_uid and step.scheduled_procedure_step_id
+    }
 
 
 def _identifier_values(role: str, identifier: EntityIdentifier | None) -> Iterable[tuple[str, str | None]]:
