@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from broker.cli.context import (
@@ -14,15 +16,19 @@ from broker.cli.context import (
     open_cli,
     show,
 )
-from broker.workflow.reports_port import Page
+from broker.workflow.messages_port import MessageFilter
 
-app = typer.Typer(name="messages", help="HL7 messages received.", no_args_is_help=True)
+app = typer.Typer(name="messages", help="HL7 messages received and sent.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(
     *,
-    outcome: str | None = None,
+    outcome: str = "",
+    sender: Annotated[str, typer.Option(help="MSH-3.")] = "",
+    kind: Annotated[str, typer.Option("--type", help="Like ORM^O01.")] = "",
+    control_id: Annotated[str, typer.Option(help="MSH-10.")] = "",
+    before: Annotated[int | None, typer.Option(help="The last message_id of the page before.")] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     config: ConfigOption = CONFIG,
@@ -30,7 +36,8 @@ def list_(
 ) -> None:
     """List messages, newest first."""
     with open_cli(config, data_dir) as broker:
-        rows = broker.reports.messages(outcome=outcome, page=Page(limit=limit))
+        wanted = MessageFilter(outcome, sender, kind, control_id)
+        rows = broker.reports.messages_in(wanted, before=before, limit=limit)
     show(
         rows,
         as_json=as_json,
@@ -54,3 +61,42 @@ def show_(message_id: int, *, config: ConfigOption = CONFIG, data_dir: DataDirOp
     print(raw.decode("utf-8", "backslashreplace").replace("\r", "\n"))
     if answer:
         print(answer.decode("utf-8", "backslashreplace").replace("\r", "\n"))
+
+
+@app.command("sent")
+def sent(
+    *,
+    state: str = "",
+    destination: str = "",
+    before: Annotated[int | None, typer.Option(help="The last delivery of the page before.")] = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List messages sent, newest first, with how each was answered."""
+    with open_cli(config, data_dir) as broker:
+        wanted = MessageFilter(state, destination)
+        rows = broker.reports.messages_out(wanted, before=before, limit=limit)
+    columns = ["delivery", "created_at", "destination", "state", "attempt", "reason", "order_id"]
+    show(rows, as_json=as_json, columns=columns)
+
+
+@app.command("explain")
+def explain(
+    message_id: int,
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Say what a message asks for, read with the mapping in force: each value and its source. Changes nothing."""
+    from broker.insight import BrokerInsight
+
+    with open_cli(config, data_dir) as broker:
+        again = BrokerInsight(broker).read_again(broker.reports.message(message_id).raw)
+    if not as_json and again.ignored:
+        print(f"{again.ignored} asks for nothing here.")
+    for problem in () if as_json else again.problems:
+        print(f"{problem['place']}: {problem['text']}")
+    show(again.values, as_json=as_json, columns=["level", "keyword", "value", "source"])

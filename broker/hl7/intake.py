@@ -194,7 +194,7 @@ class Intake:
         return HANG_UP if failed else Answer(replies)
 
     def _read(self, payload: bytes) -> _Read:
-        first, declared = _peek(payload)
+        first, declared = peek(payload)
         mapping = self._mappings().for_sender(first.value(3, 1), first.value(4, 1))
         reception = mapping.file.reception
         override = charset_named(reception.character_set) if reception.character_set else None
@@ -458,7 +458,7 @@ def content_digest(payload: bytes) -> bytes:
     return hashlib.sha256(separator.join(fields) + payload[end:]).digest()
 
 
-def _peek(payload: bytes) -> tuple[Segment, str]:
+def peek(payload: bytes) -> tuple[Segment, str]:
     """Read MSH before the character set is known: what it needs of itself is ASCII."""
     text = payload[:_HEADER_BYTES].decode("latin-1").removeprefix("\xef\xbb\xbf").lstrip("\r\n \x00")
     # Its length bounds it: whatever stands in these bytes can be read.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Protocol
@@ -10,12 +10,13 @@ from typing import Protocol
 from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
+from broker.workflow.messages_port import MessageBoard, ReadAgain, SegmentPart
 from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import Reports
 
 
-class PageReports(Reports, FindReports, EntryReports, Protocol):
+class PageReports(Reports, FindReports, EntryReports, MessageBoard, Protocol):
     """Everything the pages read."""
 
 
@@ -46,6 +47,14 @@ class Insight(Protocol):
 
     def sights(self, order_id: int, ae_title: str, asked: Asked) -> Sequence[Sight]:
         """Say whether a device would be shown the steps of an order, asking like this now. Raises NotFound."""
+        ...
+
+    def dissect(self, raw: bytes, problems: Sequence[Mapping[str, str]] = ()) -> Sequence[SegmentPart]:
+        """Take an HL7 message apart, with its problems at their places; empty when it is none."""
+        ...
+
+    def read_again(self, raw: bytes) -> ReadAgain:
+        """Say what an HL7 message asks for with the mapping in force; nothing is changed."""
         ...
 
     def preview(self, instance_id: int) -> Picture:

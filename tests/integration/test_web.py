@@ -17,6 +17,9 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.devices import DeviceProfile
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import DatabaseUnavailable, NotFound
+from broker.hl7.anatomy import dissect, read_again
+from broker.hl7.charsets import LATIN_1
+from broker.hl7.mapping import MappingSet
 from broker.web.app import create_app
 from broker.web.pages import ROWS
 from broker.web.ports import Dashboard
@@ -71,6 +74,12 @@ class Insight:
         worklist = Worklist(SqlWorklistReader(self._engine), self._clock)
         query = query_of(asked, device, now=self._clock.local_now())
         return sights(SqlReports(self._engine).order_entries(order_id), query, device, worklist)
+
+    def dissect(self, raw, problems=()):
+        return dissect(raw, problems, default=LATIN_1)
+
+    def read_again(self, raw):
+        return read_again(raw, MappingSet.load(None, site_zone=UTC), default=LATIN_1)
 
     def preview(self, instance_id):
         SqlReports(self._engine).instance(instance_id)
@@ -718,7 +727,7 @@ def test_static_files_stay_in_their_folder(client):
 
 def test_a_raw_message_is_shown_segment_by_segment_whatever_its_bytes(client, store):
     raw = "MSH|^~\\&|RIS\rPID|1||<b>Müller</b>\r".encode("latin-1")
-    store(lambda uow: uow.messages.add(a_message(1, raw=raw, answer=None)))
+    store(lambda uow: uow.messages.add(a_message(1, raw=raw, answer=None, outcome=MessageOutcome.FAILED)))
     text = client.get("/messages/1").text
     assert "MSH|^~\\&amp;|RIS\nPID|1||&lt;b&gt;Müller&lt;/b&gt;" in text
     assert "left to send it again" in text
@@ -734,10 +743,11 @@ def test_every_operation_has_a_name_of_its_own_in_openapi(client):
 
 def test_a_message_says_first_who_sent_what_and_what_was_answered(client, store):
     raw, answer = b"MSH|^~\\&|RIS|H|||1||ORM^O01|M77|P\rPID|1", b"MSH|^~\\&|B\rMSA|AE|M77\rERR|"
-    store(lambda uow: [uow.messages.add(a_message(1, raw=raw, answer=answer)), None])
+    told = {"message_control_id": "M77", "acknowledgement_code": "AE", "outcome": MessageOutcome.REFUSED}
+    store(lambda uow: [uow.messages.add(a_message(1, raw=raw, answer=answer, **told)), None])
     text = client.get("/messages/1").text
-    assert "<h1>Message <bdi>M77</bdi></h1>" in text
-    assert "ORM O01" in text
+    assert "<h1>Message <bdi>M77</bdi>" in text
+    assert "ORM^O01" in text
     assert '<span class="state failing">AE</span> refused' in text
 
 

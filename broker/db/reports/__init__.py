@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.entries import SqlEntryReports
 from broker.db.reports.find import SqlFindReports
+from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
@@ -21,6 +22,7 @@ class SqlReports(
     MessageReports,
     SqlFindReports,
     SqlEntryReports,
+    SqlMessageBoard,
     StudyReports,
     DeliveryReports,
     OverviewReports,

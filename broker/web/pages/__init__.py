@@ -31,7 +31,7 @@ def page_of(page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Page:
     return Page(limit=ROWS + 1, offset=(page - 1) * ROWS)
 
 
-def _without_nul(text: str) -> str:
+def without_nul(text: str) -> str:
     """PostgreSQL takes no NUL; nothing that is known has one."""
     return text.replace("\x00", "")
 
@@ -39,6 +39,6 @@ def _without_nul(text: str) -> str:
 TheDashboard = Annotated[Dashboard, Depends(dashboard)]
 ThePages = Annotated[Pages, Depends(pages)]
 ThePage = Annotated[Page, Depends(page_of)]
-Text = Annotated[str, Query(max_length=128), AfterValidator(_without_nul)]
-Name = Annotated[str, Path(max_length=128), AfterValidator(_without_nul)]
+Text = Annotated[str, Query(max_length=128), AfterValidator(without_nul)]
+Name = Annotated[str, Path(max_length=128), AfterValidator(without_nul)]
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]

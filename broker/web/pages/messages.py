@@ -1,69 +1,119 @@
-"""HL7 messages in: what came, what we answered, and why."""
+"""HL7 messages in and out: what came and what we answered, what we sent and how it was answered, and why."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from datetime import datetime, time, timedelta
+from typing import Annotated, Literal
 
-from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AfterValidator
+
+from broker.errors import InvalidValue
+from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
+from broker.web.ports import Dashboard
+from broker.workflow.messages_port import MessageFilter
 
 router = APIRouter()
+Day = Annotated[str, Query(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
+Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
+Kind = Annotated[str, Query(max_length=128, alias="type"), AfterValidator(without_nul)]
+MAX_RAW_CHARACTERS = 64 * 1024
 
 
 @router.get("/messages")
 def messages(
-    request: Request, board: TheDashboard, pages: ThePages, page: ThePage, outcome: Text = "", q: Text = ""
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    *,
+    way: Literal["in", "out"] = "in",
+    outcome: Text = "",
+    sender: Text = "",
+    kind: Kind = "",
+    day: Day = "",
+    q: Text = "",
+    before: Before = None,
 ) -> Response:
     """List messages, newest first."""
-    lines = board.reports.messages(outcome=outcome or None, text=q or None, page=page)
-    filters = {"outcome": outcome, "q": q}
+    wanted = filter_of(board, outcome=outcome, sender=sender, message_type=kind, day=day, control_id=q)
+    lines = (
+        board.reports.messages_in(wanted, before=before, limit=ROWS + 1)
+        if way == "in"
+        else board.reports.messages_out(wanted, before=before, limit=ROWS + 1)
+    )
+    filters = {"outcome": outcome, "sender": sender, "type": kind, "day": day, "q": q}
     return pages.render(
         request,
         "messages.html",
+        way=way,
         lines=lines[:ROWS],
         more=len(lines) > ROWS,
-        page=page.offset // ROWS + 1,
+        before=before,
+        choices=board.reports.message_choices(),
         filters=filters,
     )
 
 
 @router.get("/messages/{message_id}")
-def message(request: Request, board: TheDashboard, pages: ThePages, message_id: Id) -> Response:
-    """Show one message as it came and our answer."""
-    raw, answer = board.reports.message_raw(message_id)
+def message(
+    request: Request, board: TheDashboard, pages: ThePages, message_id: Id, *, again: bool = False
+) -> Response:
+    """Show one message in, taken apart beside what came; with `again`, what it says with the mapping in force."""
+    found = board.reports.message(message_id)
+    raw = readable(found.raw)
     return pages.render(
         request,
         "message.html",
-        message_id=message_id,
-        header=_header(_readable(raw)),
-        raw=_readable(raw),
-        answer=_readable(answer) if answer else None,
-        code=_field(_readable(answer), "MSA", 1) if answer else "",
+        line=found.line,
+        attempts=found.attempts,
+        raw=raw[:MAX_RAW_CHARACTERS],
+        cut=len(raw) > MAX_RAW_CHARACTERS,
+        parts=board.insight.dissect(found.raw, found.line.problems),
+        answer=readable(found.answer) if found.answer else None,
+        again=board.insight.read_again(found.raw) if again else None,
     )
 
 
-def _readable(data: bytes) -> str:
+@router.get("/messages/{message_id}/raw")
+def raw(board: TheDashboard, message_id: Id) -> Response:
+    """Give one message in exactly as it came, to be kept."""
+    headers = {"Content-Disposition": f'attachment; filename="message-{message_id}.hl7"'}
+    found = board.reports.message(message_id)
+    return Response(found.raw, media_type="application/octet-stream", headers=headers)
+
+
+@router.get("/messages/out/{delivery_id}")
+def sent(request: Request, board: TheDashboard, pages: ThePages, delivery_id: Id) -> Response:
+    """Show one message out, taken apart, with its attempts and how it was answered."""
+    line, payload = board.reports.sent_message(delivery_id)
+    return pages.render(
+        request,
+        "message_out.html",
+        line=line,
+        raw=readable(payload)[:MAX_RAW_CHARACTERS],
+        parts=board.insight.dissect(payload),
+        entries=board.reports.delivery_events(delivery_id),
+    )
+
+
+def filter_of(
+    board: Dashboard, *, outcome: str, sender: str, message_type: str, day: str, control_id: str
+) -> MessageFilter:
+    """Read the filters of a list; a day is one of the site's. Raises InvalidValue."""
+    since = until = None
+    if day:
+        try:
+            start = datetime.combine(datetime.strptime(day, "%Y-%m-%d"), time(), board.zone)
+            since, until = start, start + timedelta(days=1)
+        except (ValueError, OverflowError):
+            raise InvalidValue("day: there is no such day.") from None
+    return MessageFilter(outcome, sender, message_type, control_id, since, until)
+
+
+def readable(data: bytes) -> str:
     """Answer ER7 with one segment per line; bytes that are no UTF-8 are shown as Latin-1."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-
-
-def _header(text: str) -> dict[str, str]:
-    """Answer what a person asks first: MSH-3, MSH-9 and MSH-10; empty where the message has none."""
-    # MSH-1 is the separator itself: MSH-n stands one place further left than in other segments (HL7 v2.5.1 2.5.4).
-    return {
-        "sender": _field(text, "MSH", 2),
-        "type": _field(text, "MSH", 8).replace("^", " "),
-        "control": _field(text, "MSH", 9),
-    }
-
-
-def _field(text: str, segment: str, place: int) -> str:
-    separator = text[3:4]
-    for line in text.split("\n", 50)[:50]:
-        if separator and line.startswith(segment):
-            fields = line.split(separator, place + 1)
-            return fields[place] if place < len(fields) else ""
-    return ""
