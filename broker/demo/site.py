@@ -138,8 +138,13 @@ class BrokerProcess:
 
     def ask(self, *arguments: str) -> list[dict[str, Any]]:
         """Answer what `broker … --json` prints. Raises RuntimeError when it fails."""
+        answer: list[dict[str, Any]] = json.loads(self.tell(*arguments, "--json"))
+        return answer
+
+    def tell(self, *arguments: str) -> bytes:
+        """Run a command, answer what it prints. Raises RuntimeError when it fails."""
         done = subprocess.run(
-            self._command(*arguments, "--json"),
+            self._command(*arguments),
             capture_output=True,
             timeout=_COMMAND_S,
             env=_environment(),
@@ -148,8 +153,7 @@ class BrokerProcess:
         )
         if done.returncode != 0:
             raise RuntimeError(f"broker {' '.join(arguments)}: {done.stderr.decode(errors='replace')[-500:]}")
-        answer: list[dict[str, Any]] = json.loads(done.stdout)
-        return answer
+        return done.stdout
 
     def last_words(self, characters: int = 2000) -> str:
         """Answer the end of its log."""
