@@ -6,7 +6,6 @@ with how often it came since.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,10 +14,7 @@ import structlog
 
 from broker.dicom.network import pdu
 from broker.dicom.network.service import CloseReason, Knock, Peer, Request
-
-REPEAT_AFTER_S: Final = 60.0
-_MAX_REMEMBERED: Final = 1_000
-"""Refusals told apart; AE titles are the peer's choice, so more than these are forgotten."""
+from broker.workflow.once_a_minute import OnceAMinute
 
 _WORDS: Final = {
     pdu.CALLED_AE_TITLE_NOT_RECOGNIZED: "it calls another AE title than ours",
@@ -37,10 +33,8 @@ class AssociationLog:
     """Be the AssociationObserver of a listener that people look after."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Remember nothing yet."""
-        self._monotonic = monotonic
-        self._lock = threading.Lock()
-        self._told: dict[tuple[str, str | None, str | None, str], tuple[float, int]] = {}
+        """Have told nothing yet."""
+        self._once = OnceAMinute(monotonic)
 
     def opened(self, peer: Peer) -> None:
         """Do nothing: what an association does is told by its services."""
@@ -48,16 +42,9 @@ class AssociationLog:
     def refused(self, knock: Knock) -> None:
         """Tell who was refused and why, each once a minute."""
         reason = _why(knock)
-        key = (knock.address, knock.calling_ae_title, knock.called_ae_title, reason)
-        now = self._monotonic()
-        with self._lock:
-            told_at, unsaid = self._told.get(key, (-REPEAT_AFTER_S, 0))
-            if now - told_at < REPEAT_AFTER_S:
-                self._told[key] = (told_at, unsaid + 1)
-                return
-            if len(self._told) >= _MAX_REMEMBERED:
-                self._told.clear()
-            self._told[key] = (now, 0)
+        unsaid = self._once.unsaid((knock.address, knock.calling_ae_title, knock.called_ae_title, reason))
+        if unsaid is None:
+            return
         tell = log.info if knock.rejection is None else log.warning  # monitors connect and go away again
         tell(
             "association refused",

@@ -6,9 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from broker.dicom.admission import AdmittedDevice, DevicePolicy, HostNames, UnknownDevices
-from broker.dicom.association_log import REPEAT_AFTER_S, AssociationLog
+from broker.dicom.association_log import AssociationLog
 from broker.dicom.network.pdu import CALLED_AE_TITLE_NOT_RECOGNIZED, CALLING_AE_TITLE_NOT_RECOGNIZED
 from broker.dicom.network.service import Knock
+from broker.workflow.once_a_minute import REPEAT_AFTER_S
 
 
 class NameService:
@@ -106,7 +107,7 @@ def test_a_peer_that_changes_its_title_fills_no_memory():
         for number in range(2500):
             told.refused(knock(CALLED_AE_TITLE_NOT_RECOGNIZED, f"T{number}"))
     assert len(lines) == 2500
-    assert len(told._told) <= 1000
+    assert len(told._once) <= 1000
 
 
 @pytest.mark.parametrize(
