@@ -285,7 +285,7 @@ def frozen(bench: Bench, bug: str | None, seed: int, long: bool) -> list[str]:
         zombie.start()
         assert held.wait(SETTLED_WITHIN_S)
         bench.ledger.ambiguous("a worker is frozen")
-        with _sweeping(other):
+        with _sweeping(other, lease_s=5.0):
             findings = quiesce(bench.url(), within_s=SETTLED_WITHIN_S)
             go_on.set()
             zombie.join(SETTLED_WITHIN_S)
@@ -303,9 +303,14 @@ def refused(bench: Bench, bug: str | None, seed: int, long: bool) -> list[str]:
 
 
 @contextmanager
-def _sweeping(broker: Broker) -> Iterator[None]:
-    """Run a sweep that does the work itself, as without Redis."""
-    sweeper = Sweeper(broker, limits=SweeperLimits(interval_s=0.1, thorough_s=1.0), backlog=lambda: None)
+def _sweeping(broker: Broker, *, lease_s: float = 90.0) -> Iterator[None]:
+    """Run a sweep that does the work itself, as without Redis; it takes back what nobody renews for so long."""
+    sweeper = Sweeper(
+        broker,
+        limits=SweeperLimits(interval_s=0.1, thorough_s=1.0),
+        sending=SendingLimits(lease=timedelta(seconds=lease_s)),
+        backlog=lambda: None,
+    )
     sweeper.start()
     try:
         yield
