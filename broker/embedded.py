@@ -28,6 +28,7 @@ from broker.supervisor import Role, Supervisor
 from broker.valkey import EmbeddedValkey
 
 READY_TIMEOUT_S = 30.0
+FORGET_TIMEOUT_S = 1.0
 _AFTER_WORKLISTS, _AFTER_LISTENERS = 2, 5
 """Niceness: a patient waits for the worklist, images wait for a disk, and what is sent on waits for everybody."""
 
@@ -78,8 +79,11 @@ def _forget_last_run(address: str) -> None:
 
 
 def _forget(address: str, role: str, pid: int) -> None:
-    """Take back the heartbeat of a role that died, so that nobody takes it for healthy."""
-    engine = open_engine(address)
+    """Take back the heartbeat of a role that died, so that nobody takes it for healthy.
+
+    The supervisor does this, and starts nobody meanwhile: it does not wait for who holds the database's lock.
+    """
+    engine = open_engine(address, busy_timeout_s=FORGET_TIMEOUT_S)
     try:
         retire(engine, role=role, host=socket.gethostname(), pid=pid)
     except OutOfResources:
