@@ -15,6 +15,7 @@ from broker.cli import (
     demo,
     destinations,
     find,
+    handover,
     hl7,
     images,
     messages,
@@ -49,6 +50,7 @@ serving.add_to(app)
 backup.add_to(app)
 demo.add_to(app)
 find.add_to(app)
+handover.add_to(app)
 for noun in (worklist, orders, images, routes, deliveries, destinations, messages, hl7, config, database):
     app.add_typer(noun.app)
 

@@ -16,7 +16,17 @@ from broker.errors import BrokerError
 from broker.web import api, security
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
-from broker.web.pages import deliveries, find, images, instances, messages, orders, overview, worklist
+from broker.web.pages import (
+    deliveries,
+    find,
+    handover,
+    images,
+    instances,
+    messages,
+    orders,
+    overview,
+    worklist,
+)
 from broker.web.ports import Dashboard
 from broker.web.rendering import Pages
 
@@ -37,7 +47,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     app.state.dashboard = dashboard
     routers = [
         module.router
-        for module in (overview, find, worklist, orders, messages, deliveries, images, instances)
+        for module in (overview, handover, find, worklist, orders, messages, deliveries, images, instances)
     ]
     app.state.pages = Pages(dashboard, places_of(routers))
     app.state.live = LiveOverview(lambda: overview.sections(dashboard, app.state.pages))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -127,6 +127,37 @@ class Storage:
     """Received on an average day of the last week, or of what there is of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShiftCounts:
+    """What happened in a span."""
+
+    messages: Mapping[str, int]
+    """By outcome."""
+    orders: int
+    completed: int
+    instances: int
+    studies: int
+    deliveries: int
+    delivered: int
+    destination_events: Sequence[tuple[datetime, str, str]]
+    """When, what (the event's name) and which destination, oldest first; the newest 500."""
+    refused_devices: Mapping[str, int]
+    """How often, by AE title."""
+    deeds: Sequence[tuple[str, str, int]]
+    """Who, what (the event's name), how often; without what the broker does by itself."""
+    died: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDestination:
+    """A destination that is not up."""
+
+    destination: str
+    state: str
+    since: datetime
+    reason: str | None
+
+
 class OverviewReports(Protocol):
     """Reads for the overview; every method is one or few bounded statements."""
 
@@ -148,4 +179,12 @@ class OverviewReports(Protocol):
 
     def storage(self, *, now: datetime) -> Storage:
         """Answer what received images take and how fast that grows."""
+        ...
+
+    def shift(self, *, since: datetime, until: datetime) -> ShiftCounts:
+        """Count what happened in a span."""
+        ...
+
+    def held_destinations(self) -> Sequence[HeldDestination]:
+        """Answer the destinations that are not up, the longest held first."""
         ...

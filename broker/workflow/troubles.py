@@ -14,6 +14,8 @@ from broker.workflow.reports_port import DayCounts
 from broker.workflow.silence import SourceState
 
 SLOW = timedelta(minutes=15)
+_EACH_BY_ITSELF = 2
+_NAMED = 8
 _SIGNS = {"message": "a message", "list": "a worklist query", "exam": "news of an exam"}
 
 
@@ -71,7 +73,7 @@ def troubles(
         for part in resources
         if part.state != "up"
     ]
-    found += [_silent(source) for source in sources if source.silence is Silence.SILENT]
+    found += _silences(sources)
     for line in destinations:
         found += _of_destination(line, now=now)
     found += _of_the_day(day)
@@ -110,6 +112,31 @@ def _urgent(urgent: Urgent) -> Iterator[Trouble]:
             "/worklist?status=ARRIVED",
             "Open the worklist",
         )
+
+
+def _silences(sources: Sequence[SourceState]) -> Iterator[Trouble]:
+    """Say who is silent; of many at once in one sentence, for then it is rather us, or what is between."""
+    silent = [source for source in sources if source.silence is Silence.SILENT]
+    known = sum(1 for source in sources if source.silence is not Silence.UNKNOWN)
+    if len(silent) > _EACH_BY_ITSELF and len(silent) == known:
+        link = "/#live-sources"
+        action = "Look at this machine's network first: it is unlikely that all of them have stopped."
+        headline = f"Everybody is silent, all {known} who usually talk at this hour"
+        yield Trouble(1, "silent", headline, _names(silent), action, link, "See who")
+        return
+    for kind, weight, what in (("sender", 4, "sender"), ("device", 8, "device")):
+        of_kind = [source for source in silent if source.kind == kind]
+        if len(of_kind) > _EACH_BY_ITSELF:
+            action = "Look at what they have in common: a network, a switch, an interface engine."
+            headline = f"{counted(len(of_kind), what)} are silent that usually talk at this hour"
+            yield Trouble(weight, "silent", headline, _names(of_kind), action, "/#live-sources", "See who")
+        else:
+            yield from (_silent(source) for source in of_kind)
+
+
+def _names(sources: Sequence[SourceState]) -> str:
+    named = ", ".join(source.name or source.peer for source in sources[:_NAMED])
+    return f"{named} and {len(sources) - _NAMED} more" if len(sources) > _NAMED else named
 
 
 def _silent(source: SourceState) -> Trouble:

@@ -416,3 +416,45 @@ def test_nobody_is_late_just_after_midnight(reports, uow_factory):
         uow.commit()
     midnight = NOW.replace(hour=0, minute=20)
     assert reports.urgent(now_local=midnight, late=timedelta(minutes=30)).overdue_arrived == 0
+
+
+def test_a_shift_is_counted_from_its_beginning(engine, uow_factory):
+    """The clock of the test stands at NOW: so do its events."""
+    with uow_factory() as uow:
+        a_stored_entry(uow, 1)
+        a_stored_entry(uow, 2, now=NOW - timedelta(hours=13))
+        for number, outcome in enumerate(
+            [MessageOutcome.ACCEPTED, MessageOutcome.ACCEPTED, MessageOutcome.REFUSED]
+        ):
+            uow.messages.add(a_message(number, outcome=outcome, received_at=NOW - timedelta(hours=number)))
+        uow.messages.add(a_message(9, received_at=NOW - timedelta(hours=13)))
+        uow.instances.add_many([an_instance(1)])
+        uow.deliveries.add(a_delivery(1, state=DeliveryState.DELIVERED), now=NOW)
+        uow.destinations.save(DestinationState("film", DestinationHealth.PAUSED, since=NOW, reason="tray"))
+        uow.destinations.save(DestinationState("archive", DestinationHealth.UP, since=NOW))
+        for actor in ("ruiz", "ruiz", "ito", "broker"):
+            uow.record(Event(EventName.DELIVERY_RETRIED, Subject.DELIVERY, actor=actor))
+        details = {"destination": "film"}
+        uow.record(Event(EventName.DESTINATION_PAUSED, Subject.DESTINATION, actor="ito", details=details))
+        uow.record(Event(EventName.DEVICE_REFUSED, Subject.DEVICE, actor="LOANER"))
+        uow.record(Event(EventName.DELIVERY_DIED, Subject.DELIVERY))
+        uow.commit()
+    reports = SqlReports(engine)
+    counts = reports.shift(since=NOW - timedelta(hours=12), until=NOW)
+    assert {name: number for name, number in counts.messages.items() if number} == {
+        "accepted": 2,
+        "refused": 1,
+    }
+    assert (counts.orders, counts.completed, counts.instances, counts.studies) == (1, 0, 1, 1)
+    assert (counts.deliveries, counts.delivered, counts.died) == (1, 1, 1)
+    assert list(counts.destination_events) == [(NOW, "destination paused", "film")]
+    assert counts.refused_devices == {"LOANER": 1}
+    assert list(counts.deeds) == [
+        ("ito", "delivery retried by a person", 1),
+        ("ito", "destination paused", 1),
+        ("ruiz", "delivery retried by a person", 2),
+    ]
+    (held,) = reports.held_destinations()
+    assert (held.destination, held.state, held.reason) == ("film", "paused", "tray")
+    later = reports.shift(since=NOW + timedelta(hours=1), until=NOW + timedelta(hours=2))
+    assert (later.orders, later.died, list(later.deeds)) == (0, 0, [])

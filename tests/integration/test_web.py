@@ -43,7 +43,17 @@ HOSTILE = [
     "M" * 64,
     "\u202egnp.exe",
 ]
-PAGES = ["/", "/overview/live", "/worklist", "/orders", "/messages", "/images", "/deliveries", "/find"]
+PAGES = [
+    "/",
+    "/overview/live",
+    "/handover",
+    "/worklist",
+    "/orders",
+    "/messages",
+    "/images",
+    "/deliveries",
+    "/find",
+]
 WHY = [
     ExplainedRoute(
         route="chest-to-ai",
@@ -646,6 +656,46 @@ def test_the_overview_is_json_too(client, hospital):
     assert (archive["destination"], archive["waiting"], archive["dead"]) == ("archive", 1, 1)
     assert body["sources"][0]["silence"] == "unknown"
     assert body["resources"][0]["name"] == "Disk"
+
+
+def test_the_handover_is_ten_lines_and_each_leads_somewhere(client, hospital, store):
+    held = DestinationState(
+        "archive", DestinationHealth.PAUSED, since=NOW - timedelta(minutes=41), reason="<b>"
+    )
+    store(lambda uow: uow.destinations.save(held))
+    store(lambda uow: uow.record(Event(EventName.DELIVERY_RETRIED, Subject.DELIVERY, actor="<i>ruiz")))
+    text = client.get("/handover").text
+    assert text.count("<dt><a ") == 10
+    for told in (
+        "3 messages came: 1 accepted, 1 parked, 1 refused. 1 parked wait for a decision.",
+        "2 orders placed. 1 incomplete: no scanner sees them.",
+        "2 images of 2 new studies received. 1 study matched no route and went nowhere.",
+        "1 delivery done, 3 planned. 1 waits, the oldest 0 s.",
+        "1 died in this shift; dead now: archive 1.",
+        "archive paused for 41 min (&lt;b&gt;).",
+        "&lt;i&gt;ruiz: delivery retried.",
+    ):
+        assert told in text
+    body = client.get("/api/handover?since=2026-11-20T20:00").json()
+    assert [line["about"] for line in body["lines"]][:3] == ["Messages", "Orders", "Exams"]
+    assert body["since"].startswith("2026-11-20T20:00:00")
+
+
+@pytest.mark.parametrize(
+    ("since", "says"),
+    [
+        ("yesterday", "is no date and time; write it as 2026-11-21T19:00"),
+        ("2026-12-24T18:00", "cannot begin in the future"),
+        ("2026-11-01T00:00", "looks back 7 days at most"),
+        ("<script>alert(1)</script>", "&lt;script&gt;"),
+    ],
+)
+def test_a_mistyped_shift_is_said_and_kept(client, since, says):
+    answer = client.get("/handover", params={"since": since})
+    assert answer.status_code == 422
+    assert says in answer.text
+    assert "<script>alert" not in answer.text
+    assert client.get("/api/handover", params={"since": since}).status_code == 422
 
 
 def test_a_stream_for_which_there_is_no_room_is_refused_and_says_when_to_come_back(board):

@@ -9,6 +9,7 @@ from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
+from broker.db.reports.shift import ShiftReports
 from broker.db.reports.sources import SourceReports
 from broker.db.reports.studies import StudyReports
 from broker.db.reports.timelines import TimelineReports
@@ -26,6 +27,7 @@ class SqlReports(
     StudyReports,
     DeliveryReports,
     OverviewReports,
+    ShiftReports,
     SourceReports,
     TimelineReports,
     TrendReports,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from broker.web.api import (
     deliveries,
     find,
+    handover,
     health,
     messages,
     orders,
@@ -20,6 +21,7 @@ router = APIRouter()
 for _noun in (
     health,
     overview,
+    handover,
     find,
     worklist,
     orders,

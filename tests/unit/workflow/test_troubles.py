@@ -102,6 +102,24 @@ def test_a_silence_says_what_is_usual_and_what_to_do(kind):
     assert "A%2FB%26C" in trouble.link
 
 
+def test_many_silent_devices_are_one_sentence():
+    talking = a_source("sender", "RIS", Silence.NORMAL)
+    (trouble,) = say(sources=[*(a_source("device", f"CT{n}") for n in range(10)), talking])
+    assert trouble.headline == "10 devices are silent that usually talk at this hour"
+    assert trouble.detail.endswith("CT7 and 2 more")
+
+
+def test_when_everybody_is_silent_it_is_rather_us():
+    unknown = a_source("device", "NEW", Silence.UNKNOWN)
+    (trouble,) = say(
+        sources=[a_source("device", "CT1"), a_source("device", "CT2"), a_source("sender", "RIS"), unknown]
+    )
+    assert trouble.weight == 1
+    assert trouble.headline == "Everybody is silent, all 3 who usually talk at this hour"
+    assert "this machine's network" in trouble.action
+    assert len(say(sources=[a_source("device", "CT1"), a_source("sender", "RIS")])) == 2
+
+
 def test_every_trouble_leads_somewhere_and_says_what_to_do():
     found = say(
         day=dict.fromkeys(QUIET_DAY, 1),
