@@ -168,7 +168,9 @@ def test_deliveries_are_filtered_and_the_filter_is_in_the_address(page):
     assert page.locator(".state.ok", has_text="delivered").is_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/worklist", "/orders", "/deliveries", f"/studies/{STUDY}"])
+@pytest.mark.parametrize(
+    "path", ["/", "/handover", "/worklist", "/orders", "/deliveries", f"/studies/{STUDY}"]
+)
 def test_nothing_is_cut_on_a_phone(page, path):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(path)
@@ -238,9 +240,29 @@ def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
     """WCAG 2.2 1.4.3: 4.5 to 1, for old screens and tired eyes."""
     context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", color_scheme=scheme)
     tab = context.new_page()
-    for path in ("/", "/worklist", "/orders/1", "/messages", "/deliveries/1", f"/studies/{STUDY}"):
+    for path in (
+        "/",
+        "/handover",
+        "/worklist",
+        "/orders/1",
+        "/messages",
+        "/deliveries/1",
+        f"/studies/{STUDY}",
+    ):
         tab.goto(path)
         assert tab.evaluate(FAINT_TEXTS) == [], path
+    context.close()
+
+
+def test_the_handover_is_printed_on_one_sheet(chromium, broker, tmp_path):
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    tab = context.new_page()
+    tab.goto("/")
+    tab.get_by_role("link", name="Handover of the last shift").click()
+    tab.wait_for_url("**/handover")
+    assert tab.locator(".handover dt").count() == 10
+    assert "cad 1" in tab.locator(".handover").inner_text()
+    assert tab.pdf(format="A4").count(b"/Type /Page\n") == 1
     context.close()
 
 
