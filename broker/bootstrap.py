@@ -16,8 +16,10 @@ from types import TracebackType
 from typing import Self
 from zoneinfo import ZoneInfo
 
+from pydantic import BaseModel
 from sqlalchemy import Engine
 
+from broker.actions import Actions
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
@@ -36,9 +38,9 @@ from broker.queue import CeleryQueue, doorbell_path, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
 from broker.site_file import LoadedSite, load_site
 from broker.strays import remove_strays, remove_unfinished, restore_names
-from broker.workflow import operations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
+from broker.workflow.idempotency import forget_keys
 from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
 from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
 from broker.workflow.sending import DestinationEntry
@@ -46,6 +48,8 @@ from broker.workflow.sweep import Chore
 
 _LIVES = {"print": timedelta(hours=4)}
 _LIFE = timedelta(hours=24)
+BULK_SLICE_S = 30.0
+"""How long operations on many deliveries are worked off before the sweep looks again."""
 IMAGES = "images"
 """Folder of received objects in the data directory."""
 
@@ -90,7 +94,7 @@ class Broker:
         self.clock = SystemClock(self.zone)
         self.units_of_work = SqlUnitsOfWork(engine, queue, self.clock)
         self.reports = SqlReports(engine, destinations=site.destinations)
-        self.actions = _Actions(self)
+        self.actions = Actions(self)
         self._registry = DestinationRegistry.from_entry_points()
         self._entries: dict[str, DestinationEntry] = {}
         self._lock = threading.Lock()
@@ -161,6 +165,15 @@ class Broker:
             concurrency=settings.concurrency,
         )
 
+    def destination_options(self, name: str) -> BaseModel:
+        """Answer the options of a configured destination with their defaults. Raises NotFound."""
+        settings = self.loaded.site.destinations.get(name)
+        if settings is None:
+            raise NotFound(f"There is no destination {name}.")
+        model = self._registry.options_of(settings.kind)
+        assert model is not None  # the site file was checked when it was read
+        return model.model_validate(settings.options)
+
     def check_destination(self, name: str) -> CheckResult:
         """Talk to a destination now."""
         return self.destination(name).plugin.check()
@@ -211,6 +224,8 @@ class Broker:
             Chore("seal events", 5.0, lambda: seal_events(self.engine)),
             Chore("count traffic", 20.0, self._count_traffic),
             Chore("measure the images", 600.0, lambda: measure_images(self.engine, now=self.clock.now())),
+            Chore("bulk operations", 0.0, self._work_off),
+            Chore("forget idempotency keys", 3600.0, lambda: forget_keys(self.units_of_work, self.clock)),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
         )
@@ -219,6 +234,10 @@ class Broker:
         now = self.clock.now()
         count_traffic(self.engine, now=now)
         learn_rhythms(self.engine, now=now, zone=self.zone)
+
+    def _work_off(self) -> None:
+        until_s = self.clock.monotonic() + BULK_SLICE_S
+        self.actions.advance_all(is_over=lambda: self.clock.monotonic() >= until_s)
 
     def _remove_unfinished(self) -> None:
         remove_unfinished(self.files, self.units_of_work, now=self.clock.now())
@@ -259,35 +278,6 @@ class Broker:
         store.prepare()
         restore_names(store, self.units_of_work)  # before anybody reads or receives
         return store
-
-
-class _Actions:
-    """What people may do to deliveries and destinations, for pages and command line alike."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-
-    def retry(self, delivery: int, *, actor: str) -> None:
-        """Try a delivery again now."""
-        operations.retry(delivery, self._broker.units_of_work, self._broker.clock, actor=actor)
-
-    def cancel(self, delivery: int, *, actor: str) -> None:
-        """Decide that a delivery is not sent."""
-        operations.cancel(delivery, self._broker.units_of_work, self._broker.clock, actor=actor)
-
-    def pause(self, destination: str, *, actor: str) -> None:
-        """Hold a destination."""
-        self._known(destination)
-        operations.pause(destination, self._broker.units_of_work, self._broker.clock, actor=actor)
-
-    def resume(self, destination: str, *, actor: str) -> None:
-        """Let a destination go on."""
-        self._known(destination)
-        operations.resume(destination, self._broker.units_of_work, self._broker.clock, actor=actor)
-
-    def _known(self, destination: str) -> None:
-        if destination not in self._broker.loaded.site.destinations:
-            raise NotFound(f"There is no destination {destination}.")
 
 
 def open_broker(config: Path | None = None, data_dir: Path | None = None, *, role: str = "cli") -> Broker:

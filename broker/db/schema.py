@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import tables, traffic_tables
+from broker.db import operation_tables, tables, traffic_tables
 
 METADATA: MetaData = tables.PatientRow.metadata
+assert operation_tables.BulkOperationRow.metadata is METADATA
 assert traffic_tables.TrafficSourceRow.metadata is METADATA
 
 
@@ -33,6 +34,8 @@ EVENT = _table("event")
 HEARTBEAT = _table("heartbeat")
 SEAL_HEAD = _table("seal_head")
 STUDY = _table("received_study")
+BULK_OPERATION = _table("bulk_operation")
+IDEMPOTENCY_KEY = _table("idempotency_key")
 INSTALLATION = _table("installation")
 TRAFFIC_SOURCE = _table("traffic_source")
 TRAFFIC_HOUR = _table("traffic_hour")

@@ -424,6 +424,11 @@ class DeliveryRow(SQLModel, table=True):
             holds=f"{_OPEN} AND ordering_key IS NOT NULL",
         ),
         _where("ix_delivery_dead", "id", "destination", holds="state = 'DEAD'"),
+        # The dead by what is to be done about them.
+        _where("ix_delivery_cause", "cause", "destination", "id", holds="state = 'DEAD'"),
+        # What a bulk operation has touched: few rows have been.
+        _where("ix_delivery_operation", "operation", "id", holds="operation IS NOT NULL"),
+        Index("ix_delivery_route", "route", "id"),
         _where("ix_delivery_cancelled", "id", "destination", holds="state = 'CANCELLED'"),
         _where("ix_delivery_delivered", "updated_at", "destination", holds="state = 'DELIVERED'"),
         # One open delivery per route, destination and unit: routing twice, or two workers at once, join it.
@@ -453,6 +458,10 @@ class DeliveryRow(SQLModel, table=True):
     state: str = _str(16, nullable=False)
     reason: str | None = _text()
     failure_class: str | None = _str(16)
+    cause: str | None = _str(32)
+    """What the reason stands for; see domain.causes."""
+    operation: int | None = Field(default=None, sa_column=Column(Id, nullable=True))
+    """The bulk operation that touched it last."""
     attempt: int = 0
     """Fence: raised by every claim, repeated by every settle."""
     failures: int = 0
@@ -504,6 +513,12 @@ class DestinationRow(SQLModel, table=True):
     open_until: datetime | None = _instant(nullable=True)
     """Circuit breaker: nothing is claimed before; also the next try of a misconfigured destination."""
     last_success_at: datetime | None = _instant(nullable=True)
+    held_by: str | None = _str(128)
+    """Who paused or drains it, when that was a person."""
+    resume_at: datetime | None = _instant(nullable=True)
+    """A pause or a drain ends by itself then."""
+    drain_to: int | None = Field(default=None, sa_column=Column(Id, nullable=True))
+    """Draining: deliveries up to this id are sent, later ones are held."""
     last_check_at: datetime | None = _instant(nullable=True)
     last_check: str | None = _text()
 

@@ -11,6 +11,7 @@ from typing import Self
 
 from sqlalchemy import Engine, func, select
 
+from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
 from broker.db.repositories.destination_states import SqlDestinationStates
@@ -25,10 +26,12 @@ from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
 from broker.failpoints import failpoint
 from broker.workflow.ports import (
+    BulkOperations,
     Clock,
     Decisions,
     Deliveries,
     DestinationStates,
+    IdempotencyKeys,
     Instances,
     Messages,
     Orders,
@@ -56,6 +59,8 @@ class SqlUnitOfWork:
     decisions: Decisions
     deliveries: Deliveries
     destinations: DestinationStates
+    bulk: BulkOperations
+    keys: IdempotencyKeys
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -73,6 +78,8 @@ class SqlUnitOfWork:
         self.decisions = SqlDecisions(transaction)
         self.deliveries = SqlDeliveries(transaction)
         self.destinations = SqlDestinationStates(transaction)
+        self.bulk = SqlBulkOperations(transaction)
+        self.keys = SqlIdempotencyKeys(transaction)
 
     def __enter__(self) -> Self:
         return self

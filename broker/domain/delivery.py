@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import Enum, IntEnum
 from hashlib import blake2b
 
 from broker.errors import IllegalTransition
@@ -25,6 +25,15 @@ class DeliveryState(Enum):
     """Needs a person; the reason says why."""
     CANCELLED = "CANCELLED"
     """A person decided not to send it."""
+
+
+class Priority(IntEnum):
+    """How urgent a delivery is; within a destination the smallest number goes first, then what is due longest."""
+
+    URGENT = 1
+    HIGH = 2
+    ROUTINE = 4
+    LOW = 6
 
 
 class DeliveryEvent(Enum):
@@ -75,7 +84,7 @@ DELIVERY_TRANSITIONS: dict[DeliveryState, dict[DeliveryEvent, DeliveryState]] = 
     },
     _S.DELIVERED: {_E.REOPENED: _S.PENDING},
     _S.DEAD: {_E.RETRIED: _S.PENDING, _E.CANCELLED: _S.CANCELLED, _E.REOPENED: _S.PENDING},
-    _S.CANCELLED: {_E.REOPENED: _S.PENDING},
+    _S.CANCELLED: {_E.RETRIED: _S.PENDING, _E.REOPENED: _S.PENDING},
 }
 
 

@@ -66,12 +66,22 @@ class EventName(Enum):
     DELIVERY_DIED = "delivery died"
     DELIVERY_RETRIED = "delivery retried by a person"
     DELIVERY_CANCELLED = "delivery cancelled by a person"
+    DELIVERY_RETARGETED = (
+        "delivery sent elsewhere by a person"  # what was missing goes to another destination
+    )
+    DELIVERY_PRIORITISED = "delivery priority changed by a person"
     DELIVERY_REOPENED = "delivery reopened"
     DELIVERY_LEASE_EXPIRED = "delivery lease expired"
     DESTINATION_FAILING = "destination failing"  # several tries in a row failed: the breaker is open
     DESTINATION_RECOVERED = "destination recovered"
     DESTINATION_PAUSED = "destination paused"
     DESTINATION_RESUMED = "destination resumed"
+    DESTINATION_DRAINING = "destination draining"  # what waits is sent, what comes is held
+    DESTINATION_DRAINED = "destination drained"  # nothing of what was to be sent is left
+    DESTINATION_TESTED = "destination tested by a person"
+    BULK_STARTED = "bulk operation started"
+    BULK_ENDED = "bulk operation ended"
+    BULK_STOPPED = "bulk operation stopped by a person"  # what it has done stays done
     DEVICE_REFUSED = "device refused"
     CONFIGURATION_LOADED = "configuration loaded"
     BACKUP_WRITTEN = "backup written"

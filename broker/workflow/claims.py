@@ -46,7 +46,9 @@ def claim(delivery_id: int, wired: Wired, worker: Worker) -> Claimed | None:
             return None
         if not may_send(uow.destinations.get(name)):
             return None
-        claimed = _claim_in(uow, delivery_id, entry, wired, worker)
+        # A wake-up is a hint: whatever it names, the urgent goes first.
+        urgent = uow.deliveries.more_urgent(name, than=delivery.priority, now=now)
+        claimed = _claim_in(uow, delivery_id if urgent is None else urgent, entry, wired, worker)
         failpoint("deliver.before_claim")
         try:
             uow.commit()

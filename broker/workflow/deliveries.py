@@ -7,6 +7,7 @@ lease finds its fence broken and changes nothing.
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -95,6 +96,8 @@ class _Grip:
         self.claimed = [delivery]
         """Ours until told otherwise: also what was claimed by a commit of which nobody knows whether it happened."""
         self._held: list[ItemResult] = []
+        self._began_s = wired.clock.monotonic()
+        self._answers = Counter[str]()
         # A single image and the end of its delivery are one commit. It costs a repetition where the process dies
         # between the two, as it may between the answer and the commit anyway: not where that needs a person.
         self._may_hold = delivery.items == 1 and claimed.entry.plugin.retry_safe
@@ -109,6 +112,7 @@ class _Grip:
     def settled(self, results: Sequence[ItemResult]) -> None:
         """Make progress durable. Raises LeaseLost."""
         self.settled_items += len(results)
+        self._answers.update(result.wire_status for result in results if result.wire_status)
         if self._may_hold and results:
             self._held.extend(results)
             return
@@ -117,6 +121,16 @@ class _Grip:
             failpoint("settle.items_before_commit")
             uow.commit()
         failpoint("settle.items_after_commit")
+
+    def wire_facts(self) -> dict[str, Detail]:
+        """Answer how long this try has taken, and what the peer answered how often."""
+        facts: dict[str, Detail] = {
+            "duration_s": round(self.wired.clock.monotonic() - self._began_s, 3),
+            "sent": self.settled_items,
+        }
+        if self._answers:
+            facts["wire"] = [f"{status} ×{count}" for status, count in self._answers.most_common(8)]
+        return facts
 
     def hold_in(self, uow: UnitOfWork) -> None:
         """Lock the row under the fence, and write what was held back. Raises LeaseLost."""
@@ -293,6 +307,7 @@ def _leave(
         "reason": reason,
         "failure_class": failure_class.value if failure_class else None,
     }
+    details |= grip.wire_facts()
     if row.items:
         details |= {"items": row.items, "delivered": row.items_delivered, "rejected": row.items_rejected}
     if settlement.state is DeliveryState.PENDING:

@@ -1,4 +1,4 @@
-"""What an operator may do to deliveries and destinations. Every act is an event with its actor.
+"""What an operator may do to a delivery. Every act is an event that says who did it and why.
 
 Doing the same twice changes nothing the second time; what the state does not allow raises IllegalTransition
 and changes nothing.
@@ -6,162 +6,241 @@ and changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import Enum
 
-from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_delivery
+from broker.domain.delivery import DeliveryEvent, DeliveryState, Priority, advance_delivery
 from broker.domain.events import Event, EventName, Subject
-from broker.errors import Conflict, IllegalTransition
-from broker.workflow.destination_health import lock_destination
-from broker.workflow.ports import (
-    Clock,
-    Delivery,
-    DestinationHealth,
-    DestinationState,
-    Task,
-    UnitOfWork,
-    UnitsOfWork,
-    WakeUp,
-)
-from broker.workflow.sending import record_move
+from broker.errors import Conflict, IllegalTransition, InvalidValue
+from broker.workflow.idempotency import RequestKey, is_repeat
+from broker.workflow.ports import Clock, Delivery, Task, UnitOfWork, UnitsOfWork, WakeUp
+from broker.workflow.sending import Detail, record_move
 
-FIRST_WAKE_UPS = 10
-"""The rest of a long queue follows by itself: each delivery that ends hands on to the next."""
+_S = DeliveryState
+
+
+class Act(Enum):
+    """What a person may do to deliveries, one or many."""
+
+    RETRY = "retry"
+    """Send what is not delivered now."""
+    CANCEL = "cancel"
+    """Do not send it; what was delivered stays so, images are kept."""
+    RELEASE = "release"
+    """Send what has been collected so far, without waiting for the quiet period to end."""
+    RETARGET = "retarget"
+    """Send what is not delivered to another destination instead."""
+    PRIORITY = "priority"
+    """Let it go before others, or after them."""
+
+
+ALLOWED: Mapping[Act, tuple[DeliveryState, ...]] = {
+    Act.RETRY: (_S.PENDING, _S.DEAD, _S.CANCELLED),
+    Act.CANCEL: (_S.COLLECTING, _S.PENDING, _S.DEAD),
+    Act.RELEASE: (_S.COLLECTING,),
+    Act.RETARGET: (_S.COLLECTING, _S.PENDING, _S.DEAD),
+    Act.PRIORITY: (_S.COLLECTING, _S.PENDING, _S.IN_PROGRESS),
+}
+"""States in which an act changes something; in all others it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which deliveries an act is for."""
+class Target:
+    """Another destination to send to."""
 
-    state: DeliveryState
-    destination: str | None = None
-    study_instance_uid: str | None = None
+    name: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
-class BulkResult:
-    """What came of an act on many deliveries."""
+class Asked:
+    """What is asked, by whom and why."""
 
-    changed: tuple[int, ...]
-    skipped: tuple[int, ...]
-    """Their state had moved on meanwhile, or another delivery of the same unit is open."""
+    act: Act
+    actor: str
+    reason: str | None = None
+    target: Target | None = None
+    priority: Priority = Priority.ROUTINE
+    operation: int | None = None
+    """The bulk operation it is part of."""
+    key: RequestKey | None = field(default=None, compare=False)
 
 
-Operation = Callable[..., bool]
+def takes(kind: str, delivery: Delivery) -> bool:
+    """Answer whether a kind of destination can take what this delivery carries.
+
+    Messages go to receivers of messages. Images go to whatever keeps them; on film only what was meant for film,
+    for a study of two thousand slices is not.
+    """
+    return takes_kind(kind, delivery.kind)
+
+
+def takes_kind(kind: str, meant_for: str) -> bool:
+    """Answer whether a kind of destination can take what was meant for another kind."""
+    if kind == meant_for:
+        return True
+    return "mllp" not in (kind, meant_for) and kind != "print"
+
+
+def act_on(delivery_id: int, asked: Asked, units_of_work: UnitsOfWork, clock: Clock) -> bool:
+    """Do an act to one delivery; False when nothing was to be changed, or the same request came before.
+
+    Raises NotFound, IllegalTransition, Conflict or InvalidValue, and nothing has changed.
+    """
+    with units_of_work() as uow:
+        now = clock.now()
+        if is_repeat(uow, asked.key, now=now):
+            return False
+        changed = act_in(uow, uow.deliveries.get(delivery_id), asked, now=now)
+        if changed:
+            uow.commit()
+        return changed
+
+
+def act_in(uow: UnitOfWork, delivery: Delivery, asked: Asked, *, now: datetime) -> bool:
+    """Do an act within a transaction; the caller commits. What it raises, it raises before it writes."""
+    match asked.act:
+        case Act.RETRY:
+            return _retry(uow, delivery, asked, now)
+        case Act.CANCEL:
+            return _cancel(uow, delivery, asked, now)
+        case Act.RELEASE:
+            return _release(uow, delivery, asked, now)
+        case Act.RETARGET:
+            return _retarget(uow, delivery, asked, now)
+        case Act.PRIORITY:
+            return _prioritise(uow, delivery, asked, now)
 
 
 def retry(delivery_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
-    """Send a dead delivery again, or one that waits right now. Delivered items are not sent again."""
-    with units_of_work() as uow:
-        delivery = uow.deliveries.get(delivery_id)
-        target = advance_delivery(delivery.state, DeliveryEvent.RETRIED)
-        now = clock.now()
-        if delivery.state is DeliveryState.PENDING and delivery.due_at <= now:
-            return False
-        if delivery.state is DeliveryState.DEAD:
-            _refuse_second_open(uow, delivery)
-            uow.deliveries.reopen_items(delivery.id)
-        _move(uow, delivery, target, clock, reason=delivery.reason, failures=0)
-        record_move(uow, delivery, EventName.DELIVERY_RETRIED, actor=actor, details=_before(delivery))
-        uow.wake(WakeUp(Task.DELIVER, delivery.id, delivery.kind, delivery.destination))
-        uow.commit()
-        return True
+    """Send a delivery now: a dead or cancelled one again, or one that waits. Delivered items are not sent again."""
+    return act_on(delivery_id, Asked(Act.RETRY, actor), units_of_work, clock)
 
 
 def cancel(delivery_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
     """Decide that a delivery is not sent. What was delivered stays so."""
-    with units_of_work() as uow:
-        delivery = uow.deliveries.get(delivery_id)
-        if delivery.state is DeliveryState.CANCELLED:
-            return False
-        target = advance_delivery(delivery.state, DeliveryEvent.CANCELLED)
-        _move(uow, delivery, target, clock, reason=f"Cancelled by {actor}.")
-        record_move(uow, delivery, EventName.DELIVERY_CANCELLED, actor=actor, details=_before(delivery))
-        uow.commit()
-        return True
+    return act_on(delivery_id, Asked(Act.CANCEL, actor), units_of_work, clock)
 
 
 def release(delivery_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
     """Send what has been collected so far, without waiting for the quiet period to end."""
-    with units_of_work() as uow:
-        delivery = uow.deliveries.get(delivery_id)
-        if delivery.state is DeliveryState.PENDING:
-            return False
-        target = advance_delivery(delivery.state, DeliveryEvent.RELEASED)
-        _move(uow, delivery, target, clock, reason=None)
-        record_move(uow, delivery, EventName.DELIVERY_RELEASED, actor=actor, details=_before(delivery))
-        uow.wake(WakeUp(Task.DELIVER, delivery.id, delivery.kind, delivery.destination))
-        uow.commit()
-        return True
+    return act_on(delivery_id, Asked(Act.RELEASE, actor), units_of_work, clock)
 
 
-def for_all(
-    operation: Operation,
-    which: Filter,
-    units_of_work: UnitsOfWork,
-    clock: Clock,
-    *,
-    actor: str,
-    limit: int = 10_000,
-    page: int = 500,
-) -> BulkResult:
-    """Do an act to every delivery that fits, each in a transaction of its own."""
-    changed, skipped, after = list[int](), list[int](), 0
-    while len(changed) + len(skipped) < limit:
-        with units_of_work() as uow:
-            ids = uow.deliveries.find_ids(
-                state=which.state,
-                destination=which.destination,
-                study_instance_uid=which.study_instance_uid,
-                after=after,
-                limit=min(page, limit - len(changed) - len(skipped)),
-            )
-        if not ids:
-            break
-        for delivery_id in ids:
-            try:
-                did = operation(delivery_id, units_of_work, clock, actor=actor)
-            except (IllegalTransition, Conflict):
-                did = False
-            (changed if did else skipped).append(delivery_id)
-        after = ids[-1]
-    return BulkResult(tuple(changed), tuple(skipped))
+def _retry(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+    target = advance_delivery(delivery.state, DeliveryEvent.RETRIED)
+    if delivery.state is _S.PENDING and delivery.due_at <= now:
+        return False
+    if delivery.state is not _S.PENDING:
+        _refuse_second_open(uow, delivery)
+    _move(uow, delivery, target, asked, now, reason=delivery.reason, failures=0)
+    if delivery.state is not _S.PENDING:
+        uow.deliveries.reopen_items(delivery.id)
+    _record(uow, delivery, EventName.DELIVERY_RETRIED, asked)
+    _wake(uow, delivery)
+    return True
 
 
-def pause(name: str, units_of_work: UnitsOfWork, clock: Clock, *, actor: str, reason: str = "") -> bool:
-    """Stop sending to a destination until a person resumes it; what is on its way arrives."""
-    with units_of_work() as uow:
-        now = clock.now()
-        lock_destination(uow, name)
-        state = uow.destinations.get(name) or DestinationState(name, DestinationHealth.UP, since=now)
-        if state.state is DestinationHealth.PAUSED and state.open_until is None:
-            return False
-        said = reason or f"Paused by {actor}."
-        # Without an instant to probe at, only a person ends it.
-        uow.destinations.save(
-            replace(state, state=DestinationHealth.PAUSED, since=now, reason=said, open_until=None)
+def _cancel(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+    if delivery.state is _S.CANCELLED:
+        return False
+    target = advance_delivery(delivery.state, DeliveryEvent.CANCELLED)
+    why = f": {asked.reason}" if asked.reason else "."
+    _move(uow, delivery, target, asked, now, reason=f"Cancelled by {asked.actor}{why}")
+    _record(uow, delivery, EventName.DELIVERY_CANCELLED, asked)
+    return True
+
+
+def _release(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+    if delivery.state is _S.PENDING:
+        return False
+    target = advance_delivery(delivery.state, DeliveryEvent.RELEASED)
+    _move(uow, delivery, target, asked, now, reason=None)
+    _record(uow, delivery, EventName.DELIVERY_RELEASED, asked)
+    _wake(uow, delivery)
+    return True
+
+
+def _prioritise(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+    if delivery.state not in ALLOWED[Act.PRIORITY]:
+        raise IllegalTransition(f"A delivery that is {delivery.state.value} does not wait for its turn.")
+    if delivery.priority == asked.priority:
+        return False
+    if not uow.deliveries.prioritise(
+        delivery.id, source=delivery.state, priority=asked.priority, now=now, operation=asked.operation
+    ):
+        raise IllegalTransition(f"The delivery is no longer {delivery.state.value}.")
+    more: dict[str, Detail] = {"before": delivery.priority, "priority": int(asked.priority)}
+    _record(uow, delivery, EventName.DELIVERY_PRIORITISED, asked, more)
+    _wake(uow, delivery)
+    return True
+
+
+def _retarget(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+    to = asked.target
+    if to is None:
+        raise InvalidValue("Say which destination it is sent to instead.", field="to")
+    if delivery.state not in ALLOWED[Act.RETARGET]:
+        raise IllegalTransition(f"A delivery that is {delivery.state.value} cannot be sent elsewhere.")
+    if to.name == delivery.destination:
+        raise InvalidValue(f"It goes to {to.name} already.", field="to")
+    if not takes(to.kind, delivery):
+        raise InvalidValue(f"{to.name} ({to.kind}) cannot take what is for {delivery.kind}.", field="to")
+    missing = uow.deliveries.undelivered(delivery.id)
+    key = uow.deliveries.add(
+        replace(
+            delivery,
+            id=0,
+            destination=to.name,
+            kind=to.kind,
+            state=_S.PENDING,
+            attempt=0,
+            failures=0,
+            failure_class=None,
+            reason=None,
+            due_at=now,
+            created_at=now,
+            collect_until=None,
+            lease_until=None,
+            worker=None,
+            operation=asked.operation,
+        ),
+        now=now,
+    )
+    if missing:
+        uow.deliveries.add_items(key, missing)
+    target = advance_delivery(delivery.state, DeliveryEvent.CANCELLED)
+    _move(
+        uow,
+        delivery,
+        target,
+        asked,
+        now,
+        reason=f"Sent to {to.name} instead by {asked.actor}: delivery {key}.",
+    )
+    _record(uow, delivery, EventName.DELIVERY_RETARGETED, asked, {"to": to.name, "instead": key})
+    uow.record(
+        Event(
+            EventName.DELIVERY_CREATED,
+            Subject.DELIVERY,
+            subject_id=key,
+            study_instance_uid=delivery.study_instance_uid,
+            order=delivery.order,
+            actor=asked.actor,
+            details={
+                "destination": to.name,
+                "route": delivery.route,
+                "unit": delivery.unit,
+                "state": _S.PENDING.value,
+                "reason": asked.reason,
+                "instead_of": delivery.id,
+            },
         )
-        _record(uow, EventName.DESTINATION_PAUSED, name, actor, said)
-        uow.commit()
-        return True
-
-
-def resume(name: str, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
-    """Send to a destination again, whether a person, the breaker or a wrong setting had stopped it."""
-    with units_of_work() as uow:
-        now = clock.now()
-        lock_destination(uow, name)
-        state = uow.destinations.get(name)
-        if state is None or (state.state is DestinationHealth.UP and state.open_until is None):
-            return False
-        uow.destinations.save(
-            replace(state, state=DestinationHealth.UP, since=now, reason=None, failures=0, open_until=None)
-        )
-        _record(uow, EventName.DESTINATION_RESUMED, name, actor, state.reason)
-        for delivery_id in uow.deliveries.next_due(name, now=now, limit=FIRST_WAKE_UPS):
-            uow.wake(WakeUp(Task.DELIVER, delivery_id, uow.deliveries.get(delivery_id).kind, name))
-        uow.commit()
-        return True
+    )
+    uow.wake(WakeUp(Task.DELIVER, key, to.kind, to.name))
+    return True
 
 
 def _refuse_second_open(uow: UnitOfWork, delivery: Delivery) -> None:
@@ -181,12 +260,12 @@ def _move(
     uow: UnitOfWork,
     delivery: Delivery,
     target: DeliveryState,
-    clock: Clock,
+    asked: Asked,
+    now: datetime,
     *,
     reason: str | None,
     failures: int | None = None,
 ) -> None:
-    now = clock.now()
     if not uow.deliveries.move(
         delivery.id,
         source=delivery.state,
@@ -195,20 +274,31 @@ def _move(
         reason=reason,
         now=now,
         failures=failures,
+        operation=asked.operation,
     ):
         raise IllegalTransition(f"The delivery is no longer {delivery.state.value}.")
 
 
-def _before(delivery: Delivery) -> dict[str, str | float | bool | list[str] | None]:
-    return {
+def _record(
+    uow: UnitOfWork,
+    delivery: Delivery,
+    name: EventName,
+    asked: Asked,
+    more: Mapping[str, Detail] | None = None,
+) -> None:
+    details: dict[str, Detail] = {
         "from": delivery.state.value,
         "reason": delivery.reason,
         "items": delivery.items,
         "delivered": delivery.items_delivered,
+        **(more or {}),
     }
+    if asked.reason:
+        details["why"] = asked.reason
+    if asked.operation is not None:
+        details["operation"] = asked.operation
+    record_move(uow, delivery, name, actor=asked.actor, details=details)
 
 
-def _record(uow: UnitOfWork, event: EventName, name: str, actor: str, reason: str | None) -> None:
-    uow.record(
-        Event(event, Subject.DESTINATION, actor=actor, details={"destination": name, "reason": reason})
-    )
+def _wake(uow: UnitOfWork, delivery: Delivery) -> None:
+    uow.wake(WakeUp(Task.DELIVER, delivery.id, delivery.kind, delivery.destination))

@@ -23,6 +23,7 @@ from broker.domain.orders import (
     WorklistEntry,
 )
 from broker.domain.steps import OrderStatus, PerformedStatus
+from broker.workflow.selection import Selection
 
 FactValues = Mapping[str, tuple[str, ...]]
 """DICOM keyword, `calling_ae_title` or `order.<field>` -> text values; absent = missing, () = empty."""
@@ -453,6 +454,10 @@ class Delivery:
     items: int = 0
     items_delivered: int = 0
     items_rejected: int = 0
+    cause: str | None = None
+    """What the reason stands for; written with it."""
+    operation: int | None = None
+    """The bulk operation that touched it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -601,6 +606,7 @@ class Deliveries(Protocol):
         now: datetime,
         failures: int | None = None,
         attempt: int | None = None,
+        operation: int | None = None,
     ) -> bool:
         """Move by a conditional UPDATE on the source state; False when it moved on.
 
@@ -620,6 +626,40 @@ class Deliveries(Protocol):
 
         Only the first of each ordering key.
         """
+        ...
+
+    def more_urgent(self, destination: str, *, than: int, now: datetime) -> int | None:
+        """Answer what may be claimed there now before anything of priority `than`, if there is something."""
+        ...
+
+    def prioritise(
+        self,
+        delivery: int,
+        *,
+        source: DeliveryState,
+        priority: int,
+        now: datetime,
+        operation: int | None = None,
+    ) -> bool:
+        """Change the priority while the row is in `source`; False when it moved on."""
+        ...
+
+    def waits_up_to(self, destination: str, delivery: int) -> bool:
+        """Answer whether anything planned up to this delivery is still to be sent there."""
+        ...
+
+    def newest_id(self) -> int:
+        """Answer the id of the delivery planned last; 0 when there is none."""
+        ...
+
+    def select(
+        self, selection: Selection, *, states: Sequence[DeliveryState], after: int, limit: int
+    ) -> list[Delivery]:
+        """Answer those that fit in one of `states` with ids greater than `after`, ascending."""
+        ...
+
+    def undelivered(self, delivery: int) -> list[int]:
+        """Answer the instances of a delivery that are not delivered, in their order."""
         ...
 
     def find_ids(
@@ -677,6 +717,12 @@ class DestinationState:
     failures: int = 0
     open_until: datetime | None = None
     last_success_at: datetime | None = None
+    held_by: str | None = None
+    """Who paused or drains it, when that was a person."""
+    resume_at: datetime | None = None
+    """A pause or a drain ends by itself then."""
+    drain_to: int | None = None
+    """Draining: deliveries up to this id are sent, later ones are held."""
 
 
 class DestinationStates(Protocol):
@@ -684,7 +730,77 @@ class DestinationStates(Protocol):
 
     def get(self, name: str) -> DestinationState | None: ...
     def save(self, state: DestinationState) -> None: ...
+    def save_check(self, name: str, check: Mapping[str, object], *, now: datetime) -> None:
+        """Keep what a test of the destination came to, beside its state."""
+        ...
+
     def all(self) -> list[DestinationState]: ...
+
+
+# ---- operations of people ------------------------------------------------------------------------------
+
+
+class BulkState(Enum):
+    """Where an operation on many deliveries stands."""
+
+    RUNNING = "RUNNING"
+    DONE = "DONE"
+    STOPPED = "STOPPED"
+    """A person stopped it; what it has done stays done."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkOperation:
+    """One act on many deliveries, worked off in slices."""
+
+    id: int
+    act: str
+    selection: Selection
+    arguments: Mapping[str, str | int]
+    actor: str
+    reason: str | None
+    state: BulkState
+    expected: int
+    created_at: datetime
+    updated_at: datetime
+    position: int = 0
+    changed: int = 0
+    skipped: int = 0
+    skipped_why: Mapping[str, int] = field(default_factory=dict)
+
+
+class BulkOperations(Protocol):
+    """Stored operations on many deliveries."""
+
+    def add(self, operation: BulkOperation) -> int: ...
+    def get(self, operation: int, *, lock: bool = False) -> BulkOperation:
+        """Answer one, locked for this transaction if asked. Raises NotFound."""
+        ...
+
+    def save(self, operation: BulkOperation) -> None: ...
+    def running(self) -> list[int]:
+        """Answer those that are not over, oldest first."""
+        ...
+
+
+class IdempotencyKeys(Protocol):
+    """Keys of requests that somebody may send twice."""
+
+    def take(self, key: str, fingerprint: str, *, now: datetime, expires_at: datetime) -> bool:
+        """Take a key in this transaction; False when the same request took it before.
+
+        Raises Conflict when another request did.
+        """
+        ...
+
+    def note(self, key: str, subject: int) -> None:
+        """Keep the row that was made under a key."""
+        ...
+
+    def subject(self, key: str) -> int | None: ...
+    def forget(self, *, now: datetime) -> int:
+        """Remove keys that have expired, answer how many."""
+        ...
 
 
 # ---- the transaction -----------------------------------------------------------------------------------
@@ -705,6 +821,8 @@ class UnitOfWork(Protocol):
     decisions: Decisions
     deliveries: Deliveries
     destinations: DestinationStates
+    bulk: BulkOperations
+    keys: IdempotencyKeys
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from broker.workflow.delivery_reports import DeliveryReports
 from broker.workflow.overview_port import OverviewReports
+from broker.workflow.selection import Selection
 
 MAX_PAGE = 500
 
@@ -115,6 +117,11 @@ class DeliveryLine:
     rejected: int
     created_at: datetime
     updated_at: datetime
+    cause: str | None = None
+    """What its reason stands for; see domain.causes."""
+    priority: int = 4
+    operation: int | None = None
+    """The bulk operation that touched it last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,13 @@ class DestinationLine:
     dead: int
     delivered_last_hour: int
     last_success_at: datetime | None
+    since: datetime | None = None
+    held_by: str | None = None
+    """Who paused or drains it, when that was a person."""
+    resume_at: datetime | None = None
+    """A pause or a drain ends by itself then."""
+    probe_at: datetime | None = None
+    """Nothing is sent until a probe after this instant succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +193,7 @@ class DayCounts:
     """Of which the first image came since."""
 
 
-class Reports(OverviewReports, Protocol):
+class Reports(OverviewReports, DeliveryReports, Protocol):
     """Reads for people; every method is one or few bounded statements in a read-only transaction."""
 
     def worklist(
@@ -243,6 +257,12 @@ class Reports(OverviewReports, Protocol):
         page: Page = Page(),
     ) -> Sequence[DeliveryLine]:
         """List deliveries, newest first."""
+        ...
+
+    def select_deliveries(
+        self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> Sequence[DeliveryLine]:
+        """List what a selection means, newest first: those planned before an id, or those just after one."""
         ...
 
     def delivery(self, delivery_id: int) -> DeliveryLine:

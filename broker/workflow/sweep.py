@@ -21,8 +21,10 @@ from broker.workflow.destination_health import (
     finish_probe,
     is_probe_due,
     lock_destination,
+    may_send,
     take_probe,
 )
+from broker.workflow.holds import end_holds
 from broker.workflow.lease_watch import JUMP, LeaseWatch
 from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import Wired, record_move
@@ -98,6 +100,7 @@ def sweep(
     expired = _take_back(wired, limits, watch, is_gone)
     failpoint("sweep.after_take_back")
     died = _bury(wired, limits) if thorough else 0
+    end_holds(wired.units_of_work, wired.clock)
     with wired.units_of_work() as uow:
         now = wired.clock.now()
         due = [wake_up for name in wired.destination_names() for wake_up in _due(uow, name, wired)]
@@ -135,6 +138,8 @@ def probe(name: str, wired: Wired, *, policy: BreakerPolicy) -> CheckResult | No
 
 def _due(uow: UnitOfWork, name: str, wired: Wired) -> list[WakeUp]:
     """Answer as many wake-ups as the destination has free places: the rest follows by itself."""
+    if not may_send(uow.destinations.get(name)):
+        return []  # looking through a long queue that is held would find nothing
     entry = wired.destination(name)
     free = entry.concurrency - uow.deliveries.in_progress(name)
     if free <= 0:

@@ -117,13 +117,15 @@ class Promises:
             assert state == "COLLECTING", problem
             state = "PENDING"
         elif name == "delivery retried by a person":
-            assert state in ("DEAD", "PENDING"), problem
-            if state == "DEAD":
+            assert state in ("DEAD", "PENDING", "CANCELLED"), problem
+            if state != "PENDING":
                 self.repeatable.add(delivery)
             state = "PENDING"
         elif name == "delivery cancelled by a person":
             assert state in WAITING | {"DEAD"}, problem
             state = "CANCELLED"
+        elif name == "delivery priority changed by a person":
+            assert state in WAITING | {"IN_PROGRESS"}, problem
         elif name == "delivery reopened":
             assert state in ("", "DEAD", *WAITING, "IN_PROGRESS"), problem
             state = "PENDING" if state in ("", "DEAD") else state

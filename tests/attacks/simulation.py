@@ -26,10 +26,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from broker.domain.delivery import Priority
 from broker.domain.steps import PerformedStatus
 from broker.errors import BrokerError
-from broker.workflow import operations
+from broker.workflow import holds, operations
+from broker.workflow.holds import Hold
 from broker.workflow.images import ReceivedObject, ResendPolicy, receive_images
+from broker.workflow.operations import Act, Asked
 from broker.workflow.ports import StoredFile, Task
 from broker.workflow.procedure_steps import (
     PerformedPolicy,
@@ -291,11 +294,31 @@ class Simulation(RuleBasedStateMachine):
             except BrokerError:
                 self.note(f"{operation.__name__} refused")
 
-    @rule(name=st.sampled_from(sorted(KINDS)), holds=st.booleans())
-    def somebody_holds_a_destination_or_lets_it_go(self, name, holds):
-        act = operations.pause if holds else operations.resume
-        if act(name, self.world.units, self.world.clock, actor="anna"):
-            self.note("destination held" if holds else "destination resumed")
+    @rule(
+        name=st.sampled_from(sorted(KINDS)),
+        act=st.sampled_from(["pause", "drain", "resume"]),
+        minutes=st.sampled_from([None, 5, 60]),
+    )
+    def somebody_holds_a_destination_or_lets_it_go(self, name, act, minutes):
+        world = self.world
+        until = None if minutes is None else world.clock.now() + timedelta(minutes=minutes)
+        if act == "resume":
+            did = holds.resume(name, world.units, world.clock, actor="anna")
+        else:
+            did = getattr(holds, act)(name, world.units, world.clock, Hold("anna", until=until))
+        if did:
+            self.note(f"somebody says {act}")
+
+    @rule(which=st.integers(0, 7), priority=st.sampled_from(list(Priority)))
+    def somebody_changes_a_priority(self, which, priority):
+        ids = [row[0] for row in self.promises.rows("SELECT id FROM delivery ORDER BY id DESC LIMIT 8")]
+        if ids:
+            asked = Asked(Act.PRIORITY, "anna", priority=priority)
+            try:
+                operations.act_on(ids[which % len(ids)], asked, self.world.units, self.world.clock)
+                self.note("somebody says priority")
+            except BrokerError:
+                self.note("priority refused")
 
     # ---- when the faults are over --------------------------------------------------------------------------
 
@@ -309,7 +332,7 @@ class Simulation(RuleBasedStateMachine):
                 process.thaw()
             process.run_out()
         for name in KINDS:
-            operations.resume(name, world.units, world.clock, actor="anna")
+            holds.resume(name, world.units, world.clock, actor="anna")
         began_s, pause_s = world.clock.monotonic(), 2.0
         while self.promises.unfinished() and world.clock.monotonic() - began_s < HEALED_WITHIN_S:
             for sweeper in world.sweepers:

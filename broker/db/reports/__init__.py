@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from broker.db.reports.deliveries import DeliveryReports
+from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.entries import SqlEntryReports
 from broker.db.reports.find import SqlFindReports
 from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
+from broker.db.reports.selections import SelectionReports
 from broker.db.reports.shift import ShiftReports
 from broker.db.reports.sources import SourceReports
 from broker.db.reports.studies import StudyReports
@@ -26,6 +28,8 @@ class SqlReports(
     SqlMessageBoard,
     StudyReports,
     DeliveryReports,
+    SelectionReports,
+    DestinationReports,
     OverviewReports,
     ShiftReports,
     SourceReports,

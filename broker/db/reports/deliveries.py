@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, false, func, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, false, func, select
 
+from broker.db.delivery_filters import selected
 from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state, listed_in_state
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
 from broker.workflow.ports import DestinationHealth
-from broker.workflow.reports_port import DeliveryLine, DestinationLine, Page
+from broker.workflow.reports_port import MAX_PAGE, DeliveryLine, DestinationLine, Page
+from broker.workflow.selection import Selection
+
+DRAINING = "draining"
 
 _COLUMNS = select(
     DELIVERY.c.id,
@@ -33,6 +37,9 @@ _COLUMNS = select(
     DELIVERY.c.items_rejected,
     DELIVERY.c.created_at,
     DELIVERY.c.updated_at,
+    DELIVERY.c.cause,
+    DELIVERY.c.priority,
+    DELIVERY.c.operation,
 )
 
 
@@ -57,6 +64,21 @@ class DeliveryReports(Reader):
             statement = statement.where(DELIVERY.c.study_instance_uid == study_instance_uid)
         with self._reading() as connection:
             return [_line(row) for row in mappings(connection, paged(statement, page))]
+
+    def select_deliveries(
+        self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
+    ) -> Sequence[DeliveryLine]:
+        """List what a selection means, newest first: those planned before an id, or those just after one."""
+        statement = _COLUMNS.where(*selected(selection)).limit(min(limit, MAX_PAGE + 1))
+        if after is not None:
+            statement = statement.where(DELIVERY.c.id > after).order_by(DELIVERY.c.id)
+        else:
+            statement = statement.order_by(DELIVERY.c.id.desc())
+            if before is not None:
+                statement = statement.where(DELIVERY.c.id < before)
+        with self._reading() as connection:
+            lines = [_line(row) for row in mappings(connection, statement)]
+        return lines if after is None else lines[::-1]
 
     def delivery(self, delivery_id: int) -> DeliveryLine:
         """Answer one. Raises NotFound."""
@@ -88,16 +110,28 @@ class DeliveryReports(Reader):
             lines.append(
                 DestinationLine(
                     destination=name,
-                    state=known["state"] if known else DestinationHealth.UP.value,
+                    state=_state(known),
                     reason=known["reason"] if known else None,
                     waiting=waiting.get(name, 0),
                     oldest=created[oldest[name]] if name in oldest else None,
                     dead=dead.get(name, 0),
                     delivered_last_hour=delivered.get(name, 0),
                     last_success_at=known["last_success_at"] if known else None,
+                    since=known["since"] if known else None,
+                    held_by=known["held_by"] if known else None,
+                    resume_at=known["resume_at"] if known else None,
+                    probe_at=known["open_until"] if known else None,
                 )
             )
         return lines
+
+
+def _state(known: RowMapping | None) -> str:
+    """Say how a destination is; draining is a state of its own for people, beside its health."""
+    if known is None:
+        return DestinationHealth.UP.value
+    is_open = known["state"] == DestinationHealth.UP.value
+    return DRAINING if is_open and known["drain_to"] is not None else str(known["state"])
 
 
 def _is_in(state: str) -> ColumnElement[bool]:
@@ -157,4 +191,7 @@ def _line(row: Any) -> DeliveryLine:
         rejected=row["items_rejected"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        cause=row["cause"],
+        priority=row["priority"],
+        operation=row["operation"],
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import bindparam, case, select, update
+from sqlalchemy import bindparam, case, func, select, update
 
+from broker.db.delivery_filters import selected
 from broker.db.delivery_states import OPEN_STATES, in_state, listed_in_state
 from broker.db.prepared import Prepared
 from broker.db.repositories.delivery_items import SqlDeliveryItems
@@ -16,6 +19,7 @@ from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState
 from broker.errors import Conflict, NotFound
 from broker.workflow.ports import Delivery
+from broker.workflow.selection import Selection
 
 _MAX_JOINS = 5
 
@@ -111,6 +115,23 @@ class SqlDeliveries(SqlDeliveryQueue, SqlDeliveryItems):
             statement = statement.where(DELIVERY.c.study_instance_uid == study_instance_uid)
         rows = self._transaction.execute(statement.order_by(DELIVERY.c.id).limit(limit))
         return [int(key) for key in rows.scalars()]
+
+    def select(
+        self, selection: Selection, *, states: Sequence[DeliveryState], after: int, limit: int
+    ) -> list[Delivery]:
+        """Answer those that fit in one of `states` with ids greater than `after`, ascending."""
+        if selection.state is not None:
+            states = [state for state in states if state is selection.state]
+            selection = replace(selection, state=None)
+        if not states:
+            return []
+        fits = [*selected(selection), in_state(*states), DELIVERY.c.id > after]
+        rows = self._transaction.execute(select(DELIVERY).where(*fits).order_by(DELIVERY.c.id).limit(limit))
+        return [delivery_of(row) for row in rows.mappings()]
+
+    def newest_id(self) -> int:
+        """Answer the id of the delivery planned last; 0 when there is none."""
+        return int(self._transaction.execute(select(func.max(DELIVERY.c.id))).scalar_one() or 0)
 
     def of_instance(self, instance: int) -> list[Delivery]:
         """Answer the deliveries an instance is part of, oldest first."""

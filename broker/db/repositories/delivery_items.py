@@ -189,6 +189,15 @@ class SqlDeliveryItems:
         """Count the items still to be sent."""
         return int(self._transaction.rows(_COUNT_WAITING, {"key": delivery})[0]["waiting"])
 
+    def undelivered(self, delivery: int) -> list[int]:
+        """Answer the instances of a delivery that are not delivered, in their order."""
+        rows = self._transaction.execute(
+            select(DELIVERY_ITEM.c.instance)
+            .where(DELIVERY_ITEM.c.delivery == delivery, DELIVERY_ITEM.c.state != ItemState.DELIVERED.value)
+            .order_by(DELIVERY_ITEM.c.id)
+        )
+        return [int(key) for key in rows.scalars()]
+
     def reopen_items(self, delivery: int) -> int:
         """Put REJECTED items back to WAITING, answer how many; delivered ones stay delivered."""
         reopened = self._transaction.execute(

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, exists, func, not_, or_, 
 from broker.db.delivery_states import OPEN_STATES, in_state
 from broker.db.encoding import storable_or_none
 from broker.db.prepared import Prepared
-from broker.db.repositories.delivery_rows import delivery_of
+from broker.db.repositories.delivery_rows import cause_name, delivery_of
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState
@@ -30,8 +30,12 @@ FENCE = and_(
 def _destination_is_closed() -> ColumnElement[bool]:
     return exists().where(
         DESTINATION.c.name == DELIVERY.c.destination,
-        # An open breaker is closed by a probe that succeeded, not by time.
-        or_(DESTINATION.c.state == DestinationHealth.PAUSED.value, DESTINATION.c.open_until.is_not(None)),
+        # An open breaker is closed by a probe that succeeded, not by time. One that drains holds what came later.
+        or_(
+            DESTINATION.c.state == DestinationHealth.PAUSED.value,
+            DESTINATION.c.open_until.is_not(None),
+            DESTINATION.c.drain_to < DELIVERY.c.id,
+        ),
     )
 
 
@@ -86,6 +90,16 @@ _NEXT_DESTINATION = Prepared(
         in_state(DeliveryState.PENDING), DELIVERY.c.destination > bindparam("after")
     )
 )
+_MORE_URGENT = Prepared(
+    select(DELIVERY.c.id)
+    .where(
+        DELIVERY.c.destination == bindparam("its_destination"),
+        DELIVERY.c.priority < bindparam("than"),
+        _may_start(),
+    )
+    .order_by(DELIVERY.c.priority, DELIVERY.c.due_at, DELIVERY.c.id)
+    .limit(1)
+)
 _SETTLE = Prepared(
     update(DELIVERY)
     .where(FENCE)
@@ -93,6 +107,7 @@ _SETTLE = Prepared(
         state=bindparam("its_state"),
         reason=bindparam("its_reason"),
         failure_class=bindparam("its_failure_class"),
+        cause=bindparam("its_cause"),
         failures=bindparam("its_failures"),
         due_at=bindparam("its_due_at"),
         lease_until=None,
@@ -144,6 +159,7 @@ class SqlDeliveryQueue:
             "its_state": state.value,
             "its_reason": storable_or_none(reason),
             "its_failure_class": failure_class,
+            "its_cause": cause_name(state, reason),
             "its_failures": failures,
             "its_due_at": due_at,
             "now": now,
@@ -161,6 +177,7 @@ class SqlDeliveryQueue:
         now: datetime,
         failures: int | None = None,
         attempt: int | None = None,
+        operation: int | None = None,
     ) -> bool:
         """Move by a conditional UPDATE on the source state; False when it moved on.
 
@@ -175,6 +192,7 @@ class SqlDeliveryQueue:
         values: dict[str, Any] = {
             "state": to.value,
             "reason": storable_or_none(reason),
+            "cause": cause_name(to, reason),
             "due_at": due_at,
             "lease_until": None,
             "worker": None,
@@ -182,6 +200,8 @@ class SqlDeliveryQueue:
         }
         if failures is not None:
             values["failures"] = failures
+        if operation is not None:
+            values["operation"] = operation
         return self._transaction.execute(update(DELIVERY).where(condition).values(values)).rowcount == 1
 
     def due(self, *, now: datetime, limit: int) -> list[tuple[int, str]]:
@@ -210,6 +230,39 @@ class SqlDeliveryQueue:
     def next_due(self, destination: str, *, now: datetime, limit: int = 1) -> list[int]:
         """Answer ids of what may be claimed now for one destination, by priority, then oldest."""
         return [int(row["id"]) for row in self._next_due(destination, now, limit)]
+
+    def more_urgent(self, destination: str, *, than: int, now: datetime) -> int | None:
+        """Answer what may be claimed there now before anything of priority `than`, if there is something."""
+        row = self._transaction.row(_MORE_URGENT, {"its_destination": destination, "than": than, "now": now})
+        return None if row is None else int(row["id"])
+
+    def prioritise(
+        self,
+        delivery: int,
+        *,
+        source: DeliveryState,
+        priority: int,
+        now: datetime,
+        operation: int | None = None,
+    ) -> bool:
+        """Change the priority while the row is in `source`; False when it moved on. Its lease is not touched."""
+        values: dict[str, Any] = {"priority": priority, "updated_at": now}
+        if operation is not None:
+            values["operation"] = operation
+        condition = and_(DELIVERY.c.id == delivery, DELIVERY.c.state == source.value)
+        return self._transaction.execute(update(DELIVERY).where(condition).values(values)).rowcount == 1
+
+    def waits_up_to(self, destination: str, delivery: int) -> bool:
+        """Answer whether anything planned up to this delivery is still to be sent there."""
+        return any(
+            self._transaction.execute(
+                select(DELIVERY.c.id)
+                .where(DELIVERY.c.destination == destination, in_state(state), DELIVERY.c.id <= delivery)
+                .limit(1)
+            ).first()
+            is not None
+            for state in OPEN_STATES
+        )
 
     def mend_waits(self, *, now: datetime, tolerance: timedelta, limit: int) -> int:
         """Let rows that were written later than now wait from now on as long as was meant; answer how many."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from broker.db.encoding import storable_or_none
+from broker.domain.causes import cause_of
 from broker.domain.delivery import DeliveryState
 from broker.workflow.ports import Delivery
 
@@ -27,6 +28,8 @@ def delivery_values(delivery: Delivery, now: datetime) -> dict[str, Any]:
         "state": delivery.state.value,
         "reason": storable_or_none(delivery.reason),
         "failure_class": delivery.failure_class,
+        "cause": cause_name(delivery.state, delivery.reason),
+        "operation": delivery.operation,
         "attempt": delivery.attempt,
         "failures": delivery.failures,
         "priority": delivery.priority,
@@ -71,4 +74,13 @@ def delivery_of(row: Any) -> Delivery:
         items=row["items"],
         items_delivered=row["items_delivered"],
         items_rejected=row["items_rejected"],
+        cause=row["cause"],
+        operation=row["operation"],
     )
+
+
+def cause_name(state: DeliveryState, reason: str | None) -> str | None:
+    """Answer what is stored as the cause: of what failed and is not over, the reason says it."""
+    if not reason or state not in (DeliveryState.DEAD, DeliveryState.PENDING):
+        return None
+    return cause_of(reason).name

