@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
 from broker.resources import Resources
-from broker.web.ports import Dashboard
+from broker.web.ports import Dashboard, DestinationFacts
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.overview_port import HealthPart
@@ -26,6 +27,8 @@ from broker.workflow.reconciliation import join_order
 
 STALE = timedelta(seconds=20)
 """A role beats every 5 s; silent for longer, it does not serve."""
+_SECRET = re.compile(r"password|passphrase|secret|token|credential|^key$|api_key", re.IGNORECASE)
+_ADDRESS_SECRET = re.compile(r"://[^/@\s]*@")
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -39,6 +42,7 @@ def dashboard(broker: Broker) -> Dashboard:
         health=lambda: health(broker),
         explain=lambda study: explain_study(broker, study),
         insight=BrokerInsight(broker),
+        destination=lambda name: destination_facts(broker, name),
         clock=broker.clock,
         zone=broker.zone,
         site_name=broker.loaded.site.site.name,
@@ -46,6 +50,55 @@ def dashboard(broker: Broker) -> Dashboard:
         version=__version__,
         resources=Resources(broker).read,
     )
+
+
+def destination_facts(broker: Broker, name: str) -> DestinationFacts | None:
+    """Answer what is in force for a destination, defaults included and secrets left out."""
+    settings = broker.loaded.site.destinations.get(name)
+    if settings is None:
+        return None
+    entry = broker.destination(name)
+    options = broker.destination_options(name)
+    values = {
+        **_flat(options.model_dump(mode="json")),
+        "concurrency": str(entry.concurrency),
+        "safekeeping": "yes" if entry.safekeeping else "no",
+        "retry.first": _span(entry.retry.first),
+        "retry.cap": _span(entry.retry.cap),
+        "retry.life": "for ever" if entry.retry.life is None else _span(entry.retry.life),
+    }
+    return DestinationFacts(name, settings.kind, settings.contact, values)
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = prefix + key
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.")
+        elif _SECRET.search(key) and value not in (None, ""):
+            flat[name] = "set, not shown"
+        elif isinstance(value, list):
+            flat[name] = ", ".join(str(part) for part in value) or "none"
+        else:
+            flat[name] = _said(value)
+    return flat
+
+
+def _said(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _ADDRESS_SECRET.sub("://…@", str(value))
+
+
+def _span(span: timedelta) -> str:
+    seconds = int(span.total_seconds())
+    for name, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size} {name}"
+    return f"{seconds} s"
 
 
 def expected_roles(broker: Broker) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.workflow.holds import Hold
 
 app = typer.Typer(name="destinations", help="Where deliveries go.", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def check(
 def pause(name: str, *, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
     """Hold a destination; its deliveries wait."""
     with open_cli(config, data_dir) as broker:
-        broker.actions.pause(name, actor=getpass.getuser())
+        broker.actions.pause(name, Hold(getpass.getuser()))
     print(f"{name}: paused")
 
 

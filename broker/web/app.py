@@ -18,11 +18,13 @@ from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import (
     deliveries,
+    destinations,
     find,
     handover,
     images,
     instances,
     messages,
+    operations,
     orders,
     overview,
     worklist,
@@ -47,7 +49,19 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     app.state.dashboard = dashboard
     routers = [
         module.router
-        for module in (overview, handover, find, worklist, orders, messages, deliveries, images, instances)
+        for module in (
+            overview,
+            handover,
+            find,
+            worklist,
+            orders,
+            messages,
+            operations,
+            deliveries,
+            destinations,
+            images,
+            instances,
+        )
     ]
     app.state.pages = Pages(dashboard, places_of(routers))
     app.state.live = LiveOverview(lambda: overview.sections(dashboard, app.state.pages))

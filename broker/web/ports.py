@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Protocol
 
+from broker.workflow.bulk import Wanted
 from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
+from broker.workflow.holds import Hold
+from broker.workflow.idempotency import RequestKey
 from broker.workflow.messages_port import MessageBoard, ReadAgain, SegmentPart
+from broker.workflow.operations import Asked as AskedAct
+from broker.workflow.operations import Target
 from broker.workflow.overview_port import HealthPart, Resource
-from broker.workflow.ports import Clock
+from broker.workflow.ports import BulkOperation, Clock
+from broker.workflow.preview import Preview
 from broker.workflow.reports_port import Reports
 
 
@@ -21,12 +27,48 @@ class PageReports(Reports, FindReports, EntryReports, MessageBoard, Protocol):
 
 
 class Actions(Protocol):
-    """What a person may do here. Each raises IllegalTransition or NotFound, and then nothing has changed."""
+    """What a person may do here. Each raises a BrokerError, and then nothing has changed."""
 
-    def retry(self, delivery: int, *, actor: str) -> None: ...
-    def cancel(self, delivery: int, *, actor: str) -> None: ...
-    def resume(self, destination: str, *, actor: str) -> None: ...
-    def pause(self, destination: str, *, actor: str) -> None: ...
+    def act(self, delivery: int, asked: AskedAct) -> bool:
+        """Do an act to one delivery; False when there was nothing to change."""
+        ...
+
+    def target(self, name: str) -> Target:
+        """Answer a destination to send to instead. Raises NotFound."""
+        ...
+
+    def preview(self, wanted: Wanted) -> Preview:
+        """Tell what an act on many would come to."""
+        ...
+
+    def start(self, wanted: Wanted) -> int:
+        """Write down an act on many, answer its id."""
+        ...
+
+    def advance(self, operation: int) -> BulkOperation:
+        """Work off one slice of an act on many now; the sweep does the rest."""
+        ...
+
+    def stop(self, operation: int, *, actor: str) -> bool: ...
+    def pause(self, destination: str, hold: Hold) -> bool: ...
+    def drain(self, destination: str, hold: Hold) -> bool: ...
+    def resume(
+        self, destination: str, *, actor: str, reason: str = "", key: RequestKey | None = None
+    ) -> bool: ...
+    def test(self, destination: str, *, actor: str) -> bool:
+        """Talk to a destination off this thread; False when a test of it runs already."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationFacts:
+    """What the site file says of a destination."""
+
+    name: str
+    kind: str
+    contact: str
+    settings: Mapping[str, str]
+    """Everything in force, secrets left out."""
 
 
 class Picture(Protocol):
@@ -72,6 +114,8 @@ class Dashboard:
     explain: Callable[[str], Sequence[ExplainedRoute]]
     """Study Instance UID -> verdicts."""
     insight: Insight
+    destination: Callable[[str], DestinationFacts | None]
+    """Name -> what the site file says; None: it is not in there any more."""
     clock: Clock
     zone: tzinfo
     site_name: str

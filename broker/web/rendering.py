@@ -29,8 +29,9 @@ MEANING = {
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
     "silent": "attention", "overdue": "attention", "filling": "attention", "full": "failing", "STAT": "failing",
     "normal": "ok", "unknown": "quiet",
-    "UNROUTED": "attention", "parked": "attention", "paused": "attention", "slow": "attention",
+    "UNROUTED": "attention", "parked": "attention", "paused": "attention", "draining": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",
+    "RUNNING": "waiting", "DONE": "ok", "STOPPED": "attention", "WAITING": "waiting", "REJECTED": "failing",
     "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet",
 }  # fmt: skip
 """State -> one of the four meanings, or quiet."""
@@ -59,6 +60,7 @@ class Pages:
         self._templates.filters["short"] = short
         self._templates.filters["counted"] = counted
         self._templates.filters["sized"] = sized
+        self._templates.filters["share"] = lambda value: f"{value:.0%}"
         self._templates.filters["states"] = lambda lines: {line.destination: line.state for line in lines}
         self._templates.filters["told"] = lambda entries: tell(entries, clock=self.clock)
 

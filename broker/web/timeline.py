@@ -29,7 +29,7 @@ _NOISE = {
     "destination", "route", "routes", "destinations", "state", "event", "worker", "message", "configuration",
     "association", "items", "delivered", "rejected", "attempt", "due_at", "instances", "until", "conflicts",
     "last_received_at", "answers", "before", "after", "from", "missing", "outcome", "message_type", "actor",
-    "not_sent_back_to", "again", "steps", "previews", "study", "times",
+    "not_sent_back_to", "again", "steps", "previews", "study", "times", "to", "instead", "priority",
 }  # fmt: skip
 _WIRE = {
     _N.MPPS_CREATED: (("N-CREATE", "IN PROGRESS"),),
@@ -49,6 +49,9 @@ _LABELS = {
     "performed_step": "performed step",
     "sop_instance_uid": "SOP instance",
     "duration_ms": "ms",
+    "duration_s": "seconds",
+    "wire": "answers",
+    "operation": "bulk operation",
 }
 
 
@@ -234,6 +237,10 @@ def _sentence(name: EventName | None, entry: TimelineEntry, clock: Say) -> str:
             return f"{to}retried by {who}"
         case _N.DELIVERY_CANCELLED:
             return f"{to}cancelled by {who}"
+        case _N.DELIVERY_RETARGETED:
+            return f"{to}sent to {_text(d, 'to')} instead by {who}, as delivery {_text(d, 'instead')}"
+        case _N.DELIVERY_PRIORITISED:
+            return f"{to}priority is now {_text(d, 'priority')}, was {_text(d, 'before')}, by {who}"
         case _N.DELIVERY_RELEASED:
             return f"{to}sent without waiting for more, by {who}"
         case _N.DELIVERY_LEASE_EXPIRED:

@@ -5,11 +5,13 @@ import re
 from dataclasses import replace
 from datetime import UTC, timedelta
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
 
+from broker.actions import Actions
 from broker.db.reports import SqlReports
 from broker.db.worklist_query import SqlWorklistReader
 from broker.dicom.objects.preview import Preview
@@ -22,14 +24,19 @@ from broker.hl7.charsets import LATIN_1
 from broker.hl7.mapping import MappingSet
 from broker.web.app import create_app
 from broker.web.pages import ROWS
-from broker.web.ports import Dashboard
+from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import COOKIE, FIELD, HEADER
 from broker.web.timeline import tell
-from broker.workflow import operations
 from broker.workflow.entries import query_of, sights
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
 from broker.workflow.overview_port import HealthPart, Resource
-from broker.workflow.ports import DestinationHealth, DestinationState, InstanceState, MessageOutcome
+from broker.workflow.ports import (
+    CheckResult,
+    DestinationHealth,
+    DestinationState,
+    InstanceState,
+    MessageOutcome,
+)
 from broker.workflow.reports_port import TimelineEntry
 from broker.workflow.worklist import Worklist
 from tests.builders import NOW, a_delivery, a_message, a_patient, a_stored_entry, an_instance
@@ -96,36 +103,30 @@ class Insight:
         return Preview("image/png", b"\x89PNG")
 
 
-class Actions:
-    """What people may do, as the wired broker does it."""
-
-    def __init__(self, units_of_work, clock):
-        self._args = (units_of_work, clock)
-
-    def retry(self, delivery, *, actor):
-        operations.retry(delivery, *self._args, actor=actor)
-
-    def cancel(self, delivery, *, actor):
-        operations.cancel(delivery, *self._args, actor=actor)
-
-    def pause(self, destination, *, actor):
-        self._known(destination)
-        operations.pause(destination, *self._args, actor=actor)
-
-    def resume(self, destination, *, actor):
-        self._known(destination)
-        operations.resume(destination, *self._args, actor=actor)
-
-    def _known(self, destination):
-        if destination != "archive":
-            raise NotFound(f"There is no destination {destination}.")
+FACTS = DestinationFacts("archive", "dicom", "PACS team, 4711", {"host": "pacs.hospital"})
 
 
 @pytest.fixture
-def board(sqlite_engine, sqlite_uow_factory, clock):
+def actions(sqlite_engine, sqlite_uow_factory, clock):
+    """What people may do, as it is wired, with one archive configured."""
+    archive = SimpleNamespace(kind="dicom", concurrency=2)
+    return Actions(
+        SimpleNamespace(
+            units_of_work=sqlite_uow_factory,
+            clock=clock,
+            reports=SqlReports(sqlite_engine),
+            check_destination=lambda name: CheckResult(ok=True, detail=f"{name} is here"),
+            loaded=SimpleNamespace(site=SimpleNamespace(destinations={"archive": archive})),
+        )
+    )
+
+
+@pytest.fixture
+def board(sqlite_engine, actions, clock):
     return Dashboard(
         reports=SqlReports(sqlite_engine),
-        actions=Actions(sqlite_uow_factory, clock),
+        actions=actions,
+        destination=lambda name: FACTS if name == "archive" else None,
         health=lambda: [HealthPart("hl7", True, "port 2575 answers", NOW)],
         explain=lambda study: WHY if study == STUDY else [],
         insight=Insight(sqlite_engine, clock),
@@ -243,6 +244,10 @@ def pages_of(hospital):
         f"/deliveries/{hospital['done']}",
         f"/studies/{STUDY}",
         "/deliveries?state=DEAD&destination=archive",
+        "/deliveries/review?do=retry&state=DEAD",
+        "/destinations",
+        "/destinations/archive",
+        "/operations",
     ]
 
 
@@ -306,6 +311,7 @@ def test_every_link_on_every_page_leads_to_a_page(client, hospital):
 def test_every_form_on_every_page_is_served(client, hospital):
     forms = set().union(*(Page(client.get(path).text).forms for path in pages_of(hospital)))
     assert {"/deliveries/1/retry", "/deliveries/1/cancel", "/destinations/archive/pause"} <= forms
+    assert {"/operations", "/destinations/archive/test"} <= forms
     for action in forms:
         assert client.post(action).status_code == 403, action  # served, and it wants a token
 
@@ -401,7 +407,7 @@ def test_a_long_list_is_turned_page_by_page_and_keeps_its_filter(client, store):
     first = client.get("/deliveries?destination=archive")
     assert first.text.count('data-l="Delivery"') == ROWS
     older = re.search(r'rel="next" href="([^"]+)"', first.text)[1].replace("&amp;", "&")
-    assert older == "?destination=archive&page=2"
+    assert older == "?destination=archive&before=3"
     second = client.get(f"/deliveries{older}").text
     assert second.count('data-l="Delivery"') == 2
     assert 'rel="next"' not in second
@@ -497,9 +503,7 @@ def test_an_illegal_act_is_refused_with_409_and_nothing_changes(client, hospital
 
 
 def test_a_destination_is_paused_and_resumed(client, hospital, board):
-    assert (
-        press(client, "/destinations/archive/pause").headers["location"] == "/deliveries?destination=archive"
-    )
+    assert press(client, "/destinations/archive/pause").headers["location"] == "/destinations/archive"
     assert board.reports.destinations(now=NOW)[0].state == "paused"
     assert "Resume: send the one that waits" in client.get("/deliveries").text
     assert press(client, "/destinations/archive/resume").status_code == 303

@@ -161,9 +161,9 @@ def test_deliveries_are_filtered_and_the_filter_is_in_the_address(page):
     page.goto("/deliveries")
     assert page.locator("tbody tr").count() >= 2
     page.get_by_label("State").select_option("DELIVERED")
-    page.get_by_label("Destination").select_option("copies")
+    page.locator("select[name=destination]").select_option("copies")
     page.get_by_role("button", name="Show").click()
-    page.wait_for_url("**/deliveries?state=DELIVERED&destination=copies&study=")
+    page.wait_for_url("**/deliveries?state=DELIVERED&destination=copies&*")
     assert page.locator("tbody tr").count() == 1
     assert page.locator(".state.ok", has_text="delivered").is_visible()
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from broker.web.api.reading import ApiPage, Checked, rows
 from broker.web.pages import Id, Text, TheDashboard
+from broker.workflow.operations import Act, Asked
 
 router = APIRouter()
 
@@ -34,14 +35,14 @@ def delivery(board: TheDashboard, delivery_id: Id) -> dict[str, Any]:
 @router.post("/api/deliveries/{delivery_id}/retry")
 def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
     """Try a delivery again now; answers it as it then stands."""
-    board.actions.retry(delivery_id, actor="api")
+    board.actions.act(delivery_id, Asked(Act.RETRY, "api"))
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/cancel")
 def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
     """Cancel a delivery; answers it as it then stands."""
-    board.actions.cancel(delivery_id, actor="api")
+    board.actions.act(delivery_id, Asked(Act.CANCEL, "api"))
     return asdict(board.reports.delivery(delivery_id))
 
 

@@ -32,7 +32,7 @@ def page_of(page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Page:
 
 
 def without_nul(text: str) -> str:
-    """PostgreSQL takes no NUL; nothing that is known has one."""
+    """Leave NUL out: PostgreSQL takes none; nothing that is known has one."""
     return text.replace("\x00", "")
 
 

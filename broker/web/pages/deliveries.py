@@ -1,20 +1,27 @@
-"""Deliveries: what waits, what is dead and why, with retry and cancel."""
+"""Deliveries: what waits, what is dead and why; one delivery with its tries and images."""
 
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from broker.domain.causes import CAUSES, cause_named
+from broker.domain.delivery import DeliveryState
+from broker.errors import InvalidValue
 from broker.web import security
-from broker.web.pages import ROWS, Id, Name, Text, TheDashboard, ThePage, ThePages
+from broker.web.delivery_filters import AGES, TheFilters
+from broker.web.pages import ROWS, Id, TheDashboard, ThePages
+from broker.workflow.operations import Act, Asked
+from broker.workflow.selection import Selection
 
 router = APIRouter()
 Checked = Annotated[None, Depends(security.check_token)]
+Key = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
 ACTOR = "dashboard"
 """Until there is a log-in, the page itself acts."""
+ITEM_ROWS = 100
 
 
 @router.get("/deliveries")
@@ -22,35 +29,61 @@ def deliveries(
     request: Request,
     board: TheDashboard,
     pages: ThePages,
-    page: ThePage,
-    state: Text = "",
-    destination: Text = "",
-    study: Text = "",
+    filters: TheFilters,
+    before: Key = None,
+    after: Key = None,
 ) -> Response:
-    """List deliveries, newest first."""
-    lines = board.reports.deliveries(
-        state=state or None, destination=destination or None, study_instance_uid=study or None, page=page
-    )
-    filters = {"state": state, "destination": destination, "study": study}
+    """List deliveries, newest first, and the dead grouped by what is to be done about them."""
+    problem, selection = "", Selection()
+    now = board.clock.now()
+    try:
+        selection = filters.selection(now=now, zone=board.zone)
+    except InvalidValue as error:
+        problem = str(error)
+    lines = board.reports.select_deliveries(selection, before=before, after=after, limit=ROWS + 1)
+    if problem:
+        lines = ()
+    more = len(lines) > ROWS
+    shown = list(lines[-ROWS:] if after is not None else lines[:ROWS])
+    is_about_dead = selection.state in (None, DeliveryState.DEAD) and not problem
     return pages.render(
         request,
         "deliveries.html",
-        lines=lines[:ROWS],
-        more=len(lines) > ROWS,
-        page=page.offset // ROWS + 1,
+        status_code=422 if problem else 200,
+        problem=problem,
+        lines=shown,
+        older=shown[-1].id if shown and (more or after is not None) else None,
+        newer=shown[0].id if shown and (before is not None or (after is not None and more)) else None,
         filters=filters,
-        destinations=board.reports.destinations(now=board.clock.now()),
+        given=filters.given(),
+        groups=board.reports.causes(selection) if is_about_dead else (),
+        destinations=board.reports.destinations(now=now),
+        causes=[cause.name for cause in CAUSES],
+        ages=list(AGES),
+        states=[state.value for state in DeliveryState],
     )
 
 
 @router.get("/deliveries/{delivery_id}")
-def delivery(request: Request, board: TheDashboard, pages: ThePages, delivery_id: Id) -> Response:
-    """Show one delivery and its attempts."""
+def delivery(
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    delivery_id: Id,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+) -> Response:
+    """Show one delivery: its tries, its images, what was said on the wire, and why it goes again when."""
+    line = board.reports.delivery(delivery_id)
+    items = board.reports.items(delivery_id, after=offset, limit=ITEM_ROWS + 1)
     return pages.render(
         request,
         "delivery.html",
-        line=board.reports.delivery(delivery_id),
+        line=line,
+        cause=cause_named(line.cause) if line.cause else None,
         entries=board.reports.delivery_events(delivery_id),
+        items=items[:ITEM_ROWS],
+        offset=offset,
+        following=offset + ITEM_ROWS if len(items) > ITEM_ROWS else None,
         destinations=board.reports.destinations(now=board.clock.now()),
     )
 
@@ -58,30 +91,21 @@ def delivery(request: Request, board: TheDashboard, pages: ThePages, delivery_id
 @router.post("/deliveries/{delivery_id}/retry")
 def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
     """Try again now what has not been delivered."""
-    board.actions.retry(delivery_id, actor=ACTOR)
-    return RedirectResponse(f"/deliveries/{delivery_id}", status_code=303)
+    return _act(board, delivery_id, Act.RETRY)
 
 
 @router.post("/deliveries/{delivery_id}/cancel")
 def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
-    """Decide not to send it; the images stay."""
-    board.actions.cancel(delivery_id, actor=ACTOR)
+    """Decide not to send it; the images stay, and it can be retried."""
+    return _act(board, delivery_id, Act.CANCEL)
+
+
+@router.post("/deliveries/{delivery_id}/release")
+def release(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
+    """Send what has been collected, without waiting for more."""
+    return _act(board, delivery_id, Act.RELEASE)
+
+
+def _act(board: TheDashboard, delivery_id: int, act: Act) -> Response:
+    board.actions.act(delivery_id, Asked(act, ACTOR))
     return RedirectResponse(f"/deliveries/{delivery_id}", status_code=303)
-
-
-@router.post("/destinations/{name}/pause")
-def pause(board: TheDashboard, name: Name, _: Checked) -> Response:
-    """Hold a destination; its deliveries wait."""
-    board.actions.pause(name, actor=ACTOR)
-    return _back_to(name)
-
-
-@router.post("/destinations/{name}/resume")
-def resume(board: TheDashboard, name: Name, _: Checked) -> Response:
-    """Let a paused destination go on."""
-    board.actions.resume(name, actor=ACTOR)
-    return _back_to(name)
-
-
-def _back_to(destination: str) -> Response:
-    return RedirectResponse(f"/deliveries?destination={quote(destination, safe='')}", status_code=303)
