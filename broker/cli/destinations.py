@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from datetime import datetime
 from typing import Annotated
 
 import typer
@@ -49,12 +50,40 @@ def check(
         raise typer.Exit(1)
 
 
+Reason = Annotated[str, typer.Option(help="Why; shown on its page and kept.")]
+Until = Annotated[datetime | None, typer.Option(help="It resumes by itself then; in the site's time.")]
+
+
 @app.command("pause")
-def pause(name: str, *, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
+def pause(
+    name: str,
+    *,
+    reason: Reason = "",
+    until: Until = None,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
     """Hold a destination; its deliveries wait."""
     with open_cli(config, data_dir) as broker:
-        broker.actions.pause(name, Hold(getpass.getuser()))
+        end = until.replace(tzinfo=broker.zone) if until else None
+        broker.actions.pause(name, Hold(getpass.getuser(), reason, end))
     print(f"{name}: paused")
+
+
+@app.command("drain")
+def drain(
+    name: str,
+    *,
+    reason: Reason = "",
+    until: Until = None,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Send what waits, hold what comes; then it is paused."""
+    with open_cli(config, data_dir) as broker:
+        end = until.replace(tzinfo=broker.zone) if until else None
+        broker.actions.drain(name, Hold(getpass.getuser(), reason, end))
+    print(f"{name}: draining")
 
 
 @app.command("resume")

@@ -2,19 +2,24 @@
 
 import re
 import threading
+from contextlib import nullcontext
 from datetime import UTC, timedelta
 from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 from broker.actions import Actions
+from broker.cli import deliveries as command
 from broker.db.reports import SqlReports
 from broker.domain.delivery import DeliveryState
+from broker.errors import InvalidValue
 from broker.web.app import create_app
 from broker.web.ports import Dashboard, DestinationFacts
-from broker.web.security import FIELD
+from broker.web.security import FIELD, HEADER
 from broker.workflow import bulk
+from broker.workflow.operations import Act, Asked
 from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import CheckResult
 from tests.broker_process import wait_until
@@ -313,3 +318,85 @@ def test_what_is_unknown_is_404(desk):
     assert desk.press("/destinations/nowhere/drain").status_code == 404
     desk.get("/operations/1", 404)
     assert desk.press("/operations/1/stop").status_code == 404
+
+
+def api(desk, path, body=None, **headers):
+    """Call the JSON API as a program does."""
+    token = re.search(rf'name="{FIELD}" value="([^"]+)"', desk.get("/find"))[1]
+    headers = {HEADER: token, "accept": "application/json"} | headers
+    return desk.client.post(path, json=body, headers=headers)
+
+
+def test_a_program_previews_and_acts_on_many_and_repeating_its_request_changes_nothing(desk):
+    keys = desk.owe(3, images=1)
+    told = api(desk, "/api/deliveries/preview", {"act": "retry", "destination": "archive"}).json()
+    assert (told["deliveries"], told["images"], told["bytes"]) == (3, 3, 1_500_000)
+    assert desk.states(keys) == [S.DEAD] * 3
+    many = {"act": "cancel", "state": "DEAD", "reason": "wrong route"}
+    first = api(desk, "/api/operations", many, **{"Idempotency-Key": "n1"})
+    assert first.status_code == 202
+    assert first.headers["location"] == f"/api/operations/{first.json()['id']}"
+    assert api(desk, "/api/operations", many, **{"Idempotency-Key": "n1"}).json()["id"] == first.json()["id"]
+    other = api(desk, "/api/operations", many | {"act": "retry"}, **{"Idempotency-Key": "n1"})
+    assert other.status_code == 409
+    assert other.headers["content-type"] == "application/problem+json"
+    desk.actions.advance_all(is_over=lambda: False)
+    told = desk.client.get(first.headers["location"]).json()
+    assert (told["state"], told["changed"]) == ("DONE", 3)
+    assert desk.states(keys) == [S.CANCELLED] * 3
+
+
+def test_a_repeated_retry_of_one_delivery_does_not_send_it_twice(desk):
+    (key,) = desk.owe(1)
+    once = {"Idempotency-Key": "k"}
+    assert api(desk, f"/api/deliveries/{key}/retry", **once).json()["state"] == "PENDING"
+    desk.actions.act(key, Asked(Act.CANCEL, "anna"))
+    assert api(desk, f"/api/deliveries/{key}/retry", **once).json()["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"act": "explode"},
+        {"act": "retry", "state": "SLEEPING"},
+        {"act": "retry", "unknown": 1},
+        {"act": "retarget"},
+        {"act": "retry", "ids": [0]},
+        {"act": "retry", "reason": "a\x00b"},
+    ],
+)
+def test_a_call_that_cannot_be_meant_is_a_problem_and_changes_nothing(desk, body):
+    keys = desk.owe(1)
+    answer = api(desk, "/api/operations", body)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert desk.states(keys) == [S.DEAD]
+    assert desk.reports.operations() == []
+
+
+def test_a_program_holds_a_destination_and_lets_it_go(desk):
+    until = (NOW + timedelta(hours=1)).isoformat()
+    line = api(desk, "/api/destinations/archive/pause", {"reason": "disks", "until": until}).json()
+    assert (line["state"], line["reason"], line["held_by"]) == ("paused", "disks", "api")
+    assert api(desk, "/api/destinations/archive/resume").json()["state"] == "up"
+    assert api(desk, "/api/destinations/archive/drain").json()["state"] == "draining"
+    assert api(desk, "/api/destinations/nowhere/pause").status_code == 404
+    assert api(desk, "/api/destinations/archive/pause", {"until": "2001-01-01T00:00:00"}).status_code == 422
+
+
+def test_the_command_line_says_first_and_does_with_yes(desk, monkeypatch):
+    keys = desk.owe(2)
+    broker = SimpleNamespace(actions=desk.actions, reports=desk.reports)
+    monkeypatch.setattr(command, "open_cli", lambda *_: nullcontext(broker))
+    said = CliRunner().invoke(command.app, ["retry", "--destination", "archive"])
+    assert said.exit_code == 0, said.output
+    assert "retry: 2 deliveries" in said.output
+    assert "Nothing has happened" in said.output
+    assert desk.states(keys) == [S.DEAD, S.DEAD]
+    done = CliRunner().invoke(command.app, ["retry", "--state", "dead", "--reason", "the night", "--yes"])
+    assert "2 changed, 0 left as they are" in done.output
+    assert desk.states(keys) == [S.PENDING, S.PENDING]
+    for wrong in ([], ["--state", "sleeping"], ["--cause", "magic"]):
+        assert isinstance(CliRunner().invoke(command.app, ["cancel", *wrong]).exception, InvalidValue)
+    assert desk.states(keys) == [S.PENDING, S.PENDING]

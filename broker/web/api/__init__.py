@@ -10,6 +10,7 @@ from broker.web.api import (
     handover,
     health,
     messages,
+    operations,
     orders,
     overview,
     sources,
@@ -27,6 +28,7 @@ for _noun in (
     orders,
     messages,
     studies,
+    operations,
     deliveries,
     sources,
 ):

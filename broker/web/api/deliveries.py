@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.api.operations import TheKey, key_of
 from broker.web.api.reading import ApiPage, Checked, rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.workflow.operations import Act, Asked
@@ -33,16 +34,18 @@ def delivery(board: TheDashboard, delivery_id: Id) -> dict[str, Any]:
 
 
 @router.post("/api/deliveries/{delivery_id}/retry")
-def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
+def retry(board: TheDashboard, delivery_id: Id, _: Checked, key: TheKey = None) -> dict[str, Any]:
     """Try a delivery again now; answers it as it then stands."""
-    board.actions.act(delivery_id, Asked(Act.RETRY, "api"))
+    once = key_of(key, f"retry {delivery_id}")
+    board.actions.act(delivery_id, Asked(Act.RETRY, "api", key=once))
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/cancel")
-def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> dict[str, Any]:
+def cancel(board: TheDashboard, delivery_id: Id, _: Checked, key: TheKey = None) -> dict[str, Any]:
     """Cancel a delivery; answers it as it then stands."""
-    board.actions.act(delivery_id, Asked(Act.CANCEL, "api"))
+    once = key_of(key, f"cancel {delivery_id}")
+    board.actions.act(delivery_id, Asked(Act.CANCEL, "api", key=once))
     return asdict(board.reports.delivery(delivery_id))
 
 
