@@ -76,7 +76,7 @@ def _redis(broker: Broker) -> Resource:
             redis.ping()
     except RedisError as error:
         advice = "Start it; until then the sweep does the work of the workers, and nothing is lost."
-        return Resource("Redis", "down", f"does not answer ({type(error).__name__})", advice)
+        return Resource("Redis", "away", f"does not answer ({type(error).__name__})", advice)
     return Resource("Redis", "up", f"answers in {(time.perf_counter() - before) * 1000:.1f} ms")
 
 

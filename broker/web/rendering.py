@@ -27,7 +27,7 @@ MEANING = {
     "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
-    "silent": "attention", "overdue": "attention", "filling": "attention", "full": "failing", "STAT": "failing",
+    "silent": "attention", "overdue": "attention", "filling": "attention", "away": "attention", "full": "failing", "STAT": "failing",
     "normal": "ok", "unknown": "quiet",
     "UNROUTED": "attention", "parked": "attention", "paused": "attention", "draining": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",

@@ -41,7 +41,7 @@ class Resource:
 
     name: str
     state: str
-    """up, filling, full or down."""
+    """up, away (done without for now), filling, full or down."""
     detail: str
     advice: str = ""
     """What to do when it is not up."""

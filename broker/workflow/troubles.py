@@ -154,7 +154,8 @@ def _silent(source: SourceState) -> Trouble:
 
 def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Trouble]:
     age = now - line.oldest if line.oldest else timedelta(0)
-    link = f"/deliveries?destination={quote(line.destination, safe='')}"
+    name = quote(line.destination, safe="")
+    link = f"/destinations/{name}"
     waits = (
         f"{counted(line.waiting, 'delivery')} wait{'s' if line.waiting == 1 else ''}, the oldest {words(age)}"
         if line.waiting
@@ -183,7 +184,7 @@ def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Troubl
             f"{counted(line.dead, 'delivery')} to {line.destination} need{'s' if line.dead == 1 else ''} a person",
             "Not tried again by itself." if line.dead == 1 else "Not tried again by themselves.",
             "Read the reason, mend it, then retry or cancel.",
-            f"{link}&state=DEAD",
+            f"/deliveries?destination={name}&state=DEAD",
             "See it" if line.dead == 1 else "See them",
         )
 
