@@ -16,11 +16,18 @@ START_S = 40.0
 ROOT = Path(__file__).parents[1]
 
 
+_given_ports = set()
+
+
 def free_port():
-    """Answer a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Answer a port nobody listens on, and another one each time: the kernel may name the same one again."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 def wait_until(condition, *, timeout_s=20.0, what="it"):
