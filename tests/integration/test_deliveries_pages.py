@@ -177,6 +177,15 @@ def test_sending_elsewhere_asks_where_first_and_offers_what_can_take_it(desk):
     assert desk.line("second").waiting == 1
 
 
+def test_a_review_says_when_what_is_retried_will_wait_all_the_same(desk):
+    desk.owe(1)
+    desk.press("/destinations/archive/pause", reason="new disks")
+    page = desk.get("/deliveries/review?do=retry&state=DEAD")
+    assert "What is sent there waits until it is resumed" in page
+    assert "new disks" in page
+    assert "waits until" not in desk.get("/deliveries/review?do=cancel&state=DEAD")
+
+
 def test_a_large_operation_goes_on_behind_the_page_and_can_be_stopped(desk, monkeypatch):
     monkeypatch.setattr(bulk, "ROWS_PER_COMMIT", 2)
     keys = desk.owe(5)

@@ -18,6 +18,7 @@ from broker.web.ports import Dashboard
 from broker.workflow.bulk import Wanted
 from broker.workflow.operations import Act, takes_kind
 from broker.workflow.ports import BulkOperation, BulkState
+from broker.workflow.preview import SENDS
 
 router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
@@ -190,6 +191,8 @@ def _show(
     except InvalidValue as error:
         problem = problem or str(error)
     lines = board.reports.destinations(now=board.clock.now())
+    # Where it goes now or next: whoever presses the button must not wonder why nothing moves.
+    goes_to = () if told is None or act not in SENDS else (to,) if act is Act.RETARGET else told.destinations
     facts = [found for line in lines if (found := board.destination(line.destination)) is not None]
     return pages.render(
         request,
@@ -204,6 +207,7 @@ def _show(
         priority=priority,
         reason=reason,
         priorities=list(PRIORITIES),
+        held=[line for line in lines if line.destination in goes_to and line.state != "up"],
         targets=[fact.name for fact in facts if _could_take(fact.kind, filters, board)],
     )
 
