@@ -76,6 +76,10 @@ class Placement:
             )
         elif found.state is DeliveryState.COLLECTING and quiet is not None:
             deliveries.collect(found.id, due_at=now + quiet, now=now)
+        urgency = self._priorities.get(target, DEFAULT_PRIORITY)
+        if urgency < found.priority:
+            # Its order came late, or was made urgent meanwhile.
+            deliveries.prioritise(found.id, source=found.state, priority=urgency, now=now)
         deliveries.add_items(found.id, instances)
         if found.state is DeliveryState.PENDING and found.due_at <= now:
             kind = target.destination.kind

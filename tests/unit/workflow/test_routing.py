@@ -287,6 +287,23 @@ def test_a_slice_of_time_ends_with_a_wake_up_for_the_rest(uow_factory, clock, qu
 # ---- orders ----------------------------------------------------------------------------------------------
 
 
+def test_a_delivery_is_as_urgent_as_the_most_urgent_image_that_joins_it(
+    uow_factory, clock, policy_of
+) -> None:
+    everything = {"name": "everything", "when": {"Modality": "CT"}, "send": ["cad"]}
+    (first,) = store(uow_factory, an_image(1, accession_number=None))
+    route_received(uow_factory, clock, policy_of(everything))
+    (delivery,) = deliveries(uow_factory, first)
+    assert delivery.priority == 4
+    with uow_factory() as uow:
+        a_stored_entry(uow, procedure={"attributes": {"RequestedProcedurePriority": "STAT"}})
+        uow.commit()
+    (second,) = store(uow_factory, an_image(2, accession_number=None))
+    route_received(uow_factory, clock, policy_of(everything))
+    (joined,) = deliveries(uow_factory, first, second)
+    assert (joined.id, joined.priority, joined.items) == (delivery.id, 1, 2)
+
+
 def test_an_image_joins_its_order_by_study_uid_and_rules_see_the_order(uow_factory, clock, policy_of) -> None:
     with uow_factory() as uow:
         entry = a_stored_entry(uow, procedure={"attributes": {"RequestedProcedurePriority": "STAT"}})
