@@ -20,7 +20,7 @@ from broker.workflow.operations import ALLOWED, Act, Asked, Target, act_in
 from broker.workflow.ports import BulkOperation, BulkState, Clock, UnitOfWork, UnitsOfWork
 from broker.workflow.selection import Selection
 
-ROWS_PER_COMMIT = 200
+ROWS_PER_COMMIT = 50
 """A longer transaction would make those wait who answer a modality."""
 _LOCK = "bulk operations"
 _MAX_REASONS = 20
