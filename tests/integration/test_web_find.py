@@ -8,7 +8,7 @@ import pytest
 from broker.web.security import FIELD
 from broker.workflow.find_port import FOUND_LIMIT
 from tests.builders import NOW, a_patient, a_stored_entry
-from tests.integration.test_web import HOSTILE, Page, board, client, hospital, store  # noqa: F401
+from tests.integration.test_web import HOSTILE, Page, actions, board, client, hospital, store  # noqa: F401
 
 
 def look_for(client, text, **more):  # noqa: F811

@@ -6,7 +6,7 @@ import pytest
 
 from broker.web.pages import ROWS
 from tests.builders import NOW, a_message, a_message_delivery
-from tests.integration.test_web import HOSTILE, Page, board, client, hospital, store  # noqa: F401
+from tests.integration.test_web import HOSTILE, Page, actions, board, client, hospital, store  # noqa: F401
 from tests.journeys.hl7_orders import orm
 
 MESSAGE = orm(accession="A1", patient_id="PID1", name="HAYDN^JOSEPH", study_uid="1.2.3").encode()

@@ -3,7 +3,7 @@
 import re
 
 from tests.builders import a_stored_entry
-from tests.integration.test_web import Page, board, client, hospital, store  # noqa: F401
+from tests.integration.test_web import Page, actions, board, client, hospital, store  # noqa: F401
 
 
 def test_an_order_tells_what_scanners_are_told_and_from_where(client, store):  # noqa: F811
