@@ -33,17 +33,23 @@ from broker.domain.delivery import RetryPolicy
 from broker.doorbell import Doorbell
 from broker.errors import ConfigurationError, NotFound
 from broker.failpoints import failpoint
+from broker.files.first_run import FirstRunFile
 from broker.files.store import DiskFileStore
 from broker.queue import CeleryQueue, doorbell_path, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
 from broker.site_file import LoadedSite, load_site
 from broker.strays import remove_strays, remove_unfinished, restore_names
+from broker.workflow.access import Access
+from broker.workflow.accounts import AccountAdministration
+from broker.workflow.api_tokens import TokenAdministration
+from broker.workflow.audit import Audit
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
 from broker.workflow.idempotency import forget_keys
 from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
 from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
 from broker.workflow.sending import DestinationEntry
+from broker.workflow.sign_in import SignIn
 from broker.workflow.sweep import Chore
 
 _LIVES = {"print": timedelta(hours=4)}
@@ -258,6 +264,24 @@ class Broker:
     def doorbell_path(self) -> Path:
         """Answer where the sweep of this host is rung at while Redis is away."""
         return doorbell_path(self.data_dir)
+
+    # ---- access ----
+
+    @cached_property
+    def access(self) -> Access:
+        """Answer accounts, sessions, tokens, and the record of who looked at what."""
+        from broker.passwords import Argon2idHasher
+
+        hasher = Argon2idHasher()
+        return Access(
+            accounts=AccountAdministration(
+                self.units_of_work, self.reports, hasher, self.clock, first_run=FirstRunFile(self.data_dir)
+            ),
+            sign_in=SignIn(self.units_of_work, self.reports, hasher, self.clock),
+            tokens=TokenAdministration(self.units_of_work, self.reports, self.clock),
+            audit=Audit(self.units_of_work, self.clock),
+            reports=self.reports,
+        )
 
     # ---- images ----
 

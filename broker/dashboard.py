@@ -18,7 +18,9 @@ from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
 from broker.resources import Resources
-from broker.web.ports import Dashboard, DestinationFacts
+from broker.roles import reachable
+from broker.settings import Site
+from broker.web.ports import Dashboard, DestinationFacts, Front, Pace
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.overview_port import HealthPart
@@ -49,6 +51,9 @@ def dashboard(broker: Broker) -> Dashboard:
         hosts=hosts,
         version=__version__,
         resources=Resources(broker).read,
+        access=broker.access,
+        front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),
+        pace=Pace(per_s=20.0, burst=60),
     )
 
 
@@ -99,6 +104,22 @@ def _span(span: timedelta) -> str:
         if seconds and seconds % size == 0:
             return f"{seconds // size} {name}"
     return f"{seconds} s"
+
+
+def web_url(site: Site) -> str:
+    """Answer the address of the pages as a person on this machine types it."""
+    web = site.listen.web
+    host = reachable(web.host)
+    return f"{'https' if web.tls else 'http'}://{f'[{host}]' if ':' in host else host}:{web.port}"
+
+
+def first_run_link(broker: Broker) -> str | None:
+    """Answer the link under which the first account is made; None when there is one.
+
+    The token stands behind #: a browser keeps it to itself.
+    """
+    token = broker.access.accounts.first_run_token()
+    return None if token is None else f"{web_url(broker.loaded.site)}/first-run#{token}"
 
 
 def expected_roles(broker: Broker) -> tuple[str, ...]:

@@ -205,7 +205,7 @@ class _Announcement:
             f"  HL7        {listen.hl7.host}:{listen.hl7.port}\n"
             f"  DICOM      {listen.dicom.host}:{listen.dicom.port}  AE title {site.ae_title}\n"
             f"{storage}"
-            f"  dashboard  http://{listen.web.host}:{listen.web.port}",
+            f"  dashboard  {'https' if listen.web.tls else 'http'}://{listen.web.host}:{listen.web.port}",
             flush=True,
         )
 

@@ -121,6 +121,29 @@ class NotFound(BrokerError):
     http_status = 404
 
 
+class NotSignedIn(BrokerError):
+    """Sign in first."""
+
+    http_status = 401
+
+
+class NotAllowed(BrokerError):
+    """Your role does not allow that."""
+
+    http_status = 403
+
+
+class TooManyTries(BrokerError):
+    """There were too many wrong passwords; wait before you try again."""
+
+    http_status = 429
+
+    def __init__(self, wait_s: int) -> None:
+        """Say how long to wait."""
+        super().__init__(f"There were too many wrong passwords: try again in {wait_s} s.")
+        self.wait_s = wait_s
+
+
 class OutOfResources(BrokerError):
     """The broker has no room or no database just now; try again."""
 

@@ -163,10 +163,14 @@ def start_sweep(broker: Broker) -> Running:
 
 def start_web(broker: Broker) -> Running:
     """Start the pages."""
+    from broker.dashboard import first_run_link
     from broker.web_server import WebServer
 
     server = WebServer(broker)
     server.start()
+    # Printed, never logged: what is printed is for who starts it, logs go to many.
+    if link := first_run_link(broker):
+        print(f"broker: nobody can sign in yet; make the first account: {link}", flush=True)
     return Running(server.prove, server.stop, busy=lambda: server.alive)
 
 

@@ -153,20 +153,31 @@ class StorageListener(_Model):
     tls: Tls | None = None
 
 
+class Proxy(_Model):
+    """A proxy in front of the pages that ends TLS."""
+
+    trusted: Annotated[Networks, Field(min_length=1)]
+    """Addresses or networks it comes from; only from these are X-Forwarded-For and -Proto believed."""
+
+
 class WebListener(_Model):
     """The dashboard."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     """The pages and the JSON API."""
-    unauthenticated: bool = False
-    """Serve the pages beyond loopback although there is no log-in yet."""
+    tls: Tls | None = None
+    behind_proxy: Proxy | None = None
 
     @model_validator(mode="after")
-    def _loopback_only(self) -> Self:
-        if not self.unauthenticated and self.host not in {"127.0.0.1", "::1", "localhost"}:
+    def _passwords_stay_private(self) -> Self:
+        if self.tls is not None and self.behind_proxy is not None:
+            raise ValueError("`tls` or `behind_proxy`, not both: who ends TLS, we or the proxy?")
+        is_loopback = self.host in {"127.0.0.1", "::1", "localhost"}
+        if not is_loopback and self.tls is None and self.behind_proxy is None:
             raise ValueError(
-                "the pages have no log-in yet: bind loopback, or say `unauthenticated: true` behind a proxy that has"
+                "beyond loopback passwords need TLS: give `tls: { certificate, key }`, or say that a proxy ends"
+                " TLS with `behind_proxy: { trusted: [its address] }`"
             )
         return self
 

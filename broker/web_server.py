@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import threading
 import time
+from typing import Any
 
 import uvicorn
 
 from broker.bootstrap import Broker
 from broker.dashboard import dashboard
 from broker.roles import reachable
+from broker.settings import Tls
 from broker.web.app import create_app
 
 
@@ -21,7 +24,7 @@ class WebServer:
     def __init__(self, broker: Broker) -> None:
         """Bind nothing yet."""
         listen = broker.loaded.site.listen.web
-        self._host, self._port = listen.host, listen.port
+        self._host, self._port, self._tls = listen.host, listen.port, listen.tls
         self._socket: socket.socket | None = None
         self._app = create_app(dashboard(broker))
         self._server = uvicorn.Server(
@@ -34,6 +37,9 @@ class WebServer:
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=5,
                 h11_max_incomplete_event_size=16 * 1024,
+                # Who stands behind a proxy is found out by the application, from the addresses the site names.
+                proxy_headers=False,
+                **_certificates(broker, listen.tls),
             )
         )
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
@@ -61,7 +67,15 @@ class WebServer:
     def prove(self) -> str:
         """Fetch a page as a browser would."""
         before = time.monotonic()
-        connection = http.client.HTTPConnection(reachable(self._host), self._port, timeout=5.0)
+        host = reachable(self._host)
+        if self._tls and self._tls.client_ca:  # we have no certificate to show ourselves
+            socket.create_connection((host, self._port), timeout=5.0).close()
+            return f"port {self._port} accepts connections"
+        connection = (
+            http.client.HTTPSConnection(host, self._port, timeout=5.0, context=_itself())
+            if self._tls
+            else http.client.HTTPConnection(host, self._port, timeout=5.0)
+        )
         try:
             connection.request("GET", "/static/favicon.svg")
             status = connection.getresponse().status
@@ -76,3 +90,23 @@ class WebServer:
         self._app.state.live.close()
         self._server.should_exit = True
         self._thread.join(grace_s)
+
+
+def _certificates(broker: Broker, tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    found: dict[str, Any] = {
+        "ssl_certfile": broker.path(tls.certificate),
+        "ssl_keyfile": broker.path(tls.key),
+    }
+    if tls.client_ca is not None:
+        found |= {"ssl_ca_certs": str(broker.path(tls.client_ca)), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return found
+
+
+def _itself() -> ssl.SSLContext:
+    """Talk to our own listener on this machine, whatever name its certificate is for."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

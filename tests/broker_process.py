@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,10 +11,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlencode
 
 BROKER = Path(sys.executable).with_name("broker")
 START_S = 40.0
 ROOT = Path(__file__).parents[1]
+ADMIN, PASSWORD = "tester", "one lamp, two doors"
 
 
 _given_ports = set()
@@ -50,6 +53,8 @@ class RunningBroker:
     site: dict
     environment: dict = field(default_factory=dict)
     process: subprocess.Popen | None = None
+    cookie: str = ""
+    """Of the session of an admin, once `sign_in` has made one."""
 
     def __post_init__(self):
         self.hl7, self.dicom, self.web = free_port(), free_port(), free_port()
@@ -142,13 +147,53 @@ class RunningBroker:
     def json(self, *args):
         return json.loads(self.cli(*args, "--json"))
 
+    def sign_in(self):
+        """Make the first account by the real form, or sign in with it; answer the cookie of the session."""
+        if not self.cookie or self._get("/api/destinations")[0] == 401:
+            is_first = (self.data_dir / "first-run-token").exists()
+            where, fields = "/sign-in", {"name": ADMIN, "password": PASSWORD}
+            if is_first:
+                token = (self.data_dir / "first-run-token").read_text().strip()
+                where, fields = "/first-run", {**fields, "token": token, "again": PASSWORD}
+            _, head, page = self._get(where)
+            secret = re.search(rb'name="csrf" value="([^"]+)"', page)[1].decode()
+            body = urlencode({"csrf": secret, **fields})
+            headers = {
+                "Content-Type": "application/x-www-form-urlencoded",
+                "Cookie": head.get("Set-Cookie", "").partition(";")[0],
+            }
+            status, head, page = self._ask("POST", where, body, headers)
+            assert status == 303, page
+            cookies = [value.partition(";")[0] for value in head.get_all("Set-Cookie")]
+            self.cookie = next(value for value in cookies if value.startswith("broker_session="))
+        return self.cookie
+
+    def browser_cookies(self):
+        """Answer the cookies of somebody who has signed in, as Playwright takes them."""
+        name, _, value = self.sign_in().partition("=")
+        return [{"name": name, "value": value, "domain": "127.0.0.1", "path": "/", "httpOnly": True}]
+
+    def _get(self, path):
+        return self._ask("GET", path, None, {"Cookie": self.cookie} if self.cookie else {})
+
+    def _ask(self, method, path, body, headers):
+        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=10)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
     def api(self, path):
         """Answer a list of the JSON API: faster than a command."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=10)
-        connection.request("GET", f"/api/{path}")
-        answer = connection.getresponse()
-        body = answer.read()
-        assert answer.status == 200, body
+        if not self.cookie:
+            self.sign_in()
+        status, _, body = self._get(f"/api/{path}")
+        if status == 401:  # the session has run out
+            self.sign_in()
+            status, _, body = self._get(f"/api/{path}")
+        assert status == 200, body
         return json.loads(body)
 
     def pids(self, role):

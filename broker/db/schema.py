@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import operation_tables, tables, traffic_tables
+from broker.db import access_tables, operation_tables, tables, traffic_tables
 
 METADATA: MetaData = tables.PatientRow.metadata
 assert operation_tables.BulkOperationRow.metadata is METADATA
@@ -41,3 +41,6 @@ TRAFFIC_SOURCE = _table("traffic_source")
 TRAFFIC_HOUR = _table("traffic_hour")
 TRAFFIC_MARK = _table("traffic_mark")
 MEASUREMENT = _table("measurement")
+ACCOUNT = access_tables.AccountRow.metadata.tables["account"]
+WEB_SESSION = _table("web_session")
+API_TOKEN = _table("api_token")

@@ -11,6 +11,7 @@ from typing import Self
 
 from sqlalchemy import Engine, func, select
 
+from broker.db.repositories.accounts import SqlAccounts, SqlApiTokens, SqlSessions
 from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
@@ -25,6 +26,7 @@ from broker.db.repositories.steps import SqlSteps
 from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
 from broker.failpoints import failpoint
+from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.ports import (
     BulkOperations,
     Clock,
@@ -61,6 +63,9 @@ class SqlUnitOfWork:
     destinations: DestinationStates
     bulk: BulkOperations
     keys: IdempotencyKeys
+    accounts: Accounts
+    sessions: Sessions
+    api_tokens: ApiTokens
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -80,6 +85,9 @@ class SqlUnitOfWork:
         self.destinations = SqlDestinationStates(transaction)
         self.bulk = SqlBulkOperations(transaction)
         self.keys = SqlIdempotencyKeys(transaction)
+        self.accounts = SqlAccounts(transaction)
+        self.sessions = SqlSessions(transaction)
+        self.api_tokens = SqlApiTokens(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -22,6 +22,8 @@ class Subject(Enum):
     DESTINATION = "destination"
     DEVICE = "device"
     SYSTEM = "system"
+    ACCOUNT = "account"
+    TOKEN = "api token"
 
 
 class EventName(Enum):
@@ -85,6 +87,18 @@ class EventName(Enum):
     DEVICE_REFUSED = "device refused"
     CONFIGURATION_LOADED = "configuration loaded"
     BACKUP_WRITTEN = "backup written"
+    ACCOUNT_ADDED = "account added"
+    ACCOUNT_CHANGED = "account changed"
+    ACCOUNT_DISABLED = "account disabled"
+    ACCOUNT_ENABLED = "account enabled"
+    PASSWORD_CHANGED = "password changed"
+    SIGNED_IN = "signed in"
+    SIGNED_OUT = "signed out"
+    SIGN_IN_REFUSED = "sign-in refused"
+    TOKEN_ISSUED = "token issued"
+    TOKEN_REVOKED = "token revoked"
+    VIEWED = "viewed"  # a person or a program was shown patient data
+    SEARCHED = "searched"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, NotSignedIn
 from broker.web import api, security
+from broker.web.access import TheViewer, identify, refuse_undeclared
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import (
@@ -27,6 +32,7 @@ from broker.web.pages import (
     operations,
     orders,
     overview,
+    sign_in,
     worklist,
 )
 from broker.web.ports import Dashboard
@@ -45,7 +51,14 @@ _HEADERS = {
 
 def create_app(dashboard: Dashboard) -> FastAPI:
     """Build the application around what it is given; nothing is read or connected here."""
-    app = FastAPI(title="Worklist Broker", version=dashboard.version, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Worklist Broker",
+        version=dashboard.version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        max_body_size=security.MAX_BODY_BYTES,
+    )
     app.state.dashboard = dashboard
     routers = [
         module.router
@@ -61,6 +74,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             destinations,
             images,
             instances,
+            sign_in,
         )
     ]
     app.state.pages = Pages(dashboard, places_of(routers))
@@ -69,27 +83,43 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     for router in routers:
         app.include_router(router, include_in_schema=False)
     app.include_router(api.router)
+    pace = security.PaceKeeper(dashboard.pace, dashboard.clock.monotonic) if dashboard.pace else None
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi(_: TheViewer) -> dict[str, Any]:
+        return app.openapi()
+
+    refuse_undeclared(app)
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        refusal = security.refuse(request, hosts=dashboard.hosts)
+        refusal = security.find_origin(request, dashboard.front)
+        if refusal is None and pace is not None:
+            refusal = pace.refuse(request)
+        refusal = refusal or security.refuse(request, hosts=dashboard.hosts)
         response = refusal if refusal is not None else await call_next(request)
         for name, value in _HEADERS.items():
             if name != "Cache-Control" or not request.url.path.startswith("/static/"):
                 response.headers.setdefault(name, value)
+        if request.state.is_secure:
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         security.give_token(request, response)
         return response
 
+    @app.exception_handler(NotSignedIn)
+    async def not_signed_in(request: Request, error: NotSignedIn) -> Response:
+        return await _asked_to_sign_in(request, error)
+
     @app.exception_handler(BrokerError)
     async def broker_error(request: Request, error: BrokerError) -> Response:
-        return _problem(request, error.http_status, str(error))
+        return await _problem(request, error.http_status, str(error))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         detail = str(error.detail)
         if error.status_code == 404 and detail == "Not Found":
             detail = "There is no such page."
-        response = _problem(request, error.status_code, detail)
+        response = await _problem(request, error.status_code, detail)
         response.headers.update(error.headers or {})
         return response
 
@@ -97,12 +127,12 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:])
-        return _problem(request, 422, f"{where}: {first['msg']}")
+        return await _problem(request, 422, f"{where}: {first['msg']}")
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, _: Exception) -> Response:
         # Answered outside of the guard, and still raised for the log.
-        response = _problem(request, 500, "Something went wrong here; it is in the log.")
+        response = await _problem(request, 500, "Something went wrong here; it is in the log.")
         response.headers.update(_HEADERS)
         return response
 
@@ -128,10 +158,36 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"}, receive, head_only)
 
 
-def _problem(request: Request, status: int, detail: str) -> Response:
+async def _asked_to_sign_in(request: Request, error: NotSignedIn) -> Response:
+    """Answer 401 to programs, and bring a person to the sign-in page and from there back."""
+    # What somebody searched for stays out of a second address.
+    path, query = request.url.path, request.url.query
+    back = quote(f"{path}?{query}" if query and path != "/find" else path, safe="")
+    if request.headers.get("hx-request") == "true":
+        # A part of a page renews itself: the whole page goes.
+        return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
+    if _is_program(request):
+        response = await _problem(request, 401, str(error))
+        shown = "authorization" in request.headers
+        response.headers["WWW-Authenticate"] = 'Bearer realm="worklist-broker"' + (
+            ', error="invalid_token"' if shown else ""
+        )
+        return response
+    return RedirectResponse(
+        f"/sign-in?next={back}" if request.method == "GET" else "/sign-in", status_code=303
+    )
+
+
+def _is_program(request: Request) -> bool:
+    return request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", "")
+
+
+async def _problem(request: Request, status: int, detail: str) -> Response:
     """Answer RFC 9457 problem+json to programs and a page to people."""
-    if request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", ""):
+    if _is_program(request):
         body = {"title": detail, "status": status, "instance": request.url.path}
         return JSONResponse(body, status_code=status, media_type="application/problem+json")
+    with suppress(BrokerError):  # then the page is that of nobody
+        await run_in_threadpool(identify, request)
     pages: Pages = request.app.state.pages
     return pages.render(request, "problem.html", status_code=status, status=status, detail=detail)

@@ -24,6 +24,8 @@ class Place:
     """The field of NeedsPerson that is its badge."""
     why: str = ""
     """What the number of the badge counts, in words."""
+    role: str | None = None
+    """Shown to those with this role only."""
 
     def holds(self, path: str) -> bool:
         """Tell whether a page belongs to this noun."""
@@ -45,7 +47,7 @@ PLACES = (
     Place("/messages", "Messages", "m", (), "parked_messages", "parked"),
     Place("/devices", "Devices", "s", (), "refused_devices", "refused since yesterday"),
     Place("/routes", "Routes", "r", (), "unrouted_studies", "unrouted"),
-    Place("/admin", "Admin", "a", ()),
+    Place("/admin", "Admin", "a", (), role="admin"),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Protocol
 
+from broker.workflow.access import Access
 from broker.workflow.bulk import Wanted
 from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
@@ -105,6 +106,24 @@ class Insight(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Front:
+    """How browsers reach the pages."""
+
+    tls: bool = False
+    """We end TLS ourselves."""
+    trusted: tuple[str, ...] = ()
+    """Networks of the proxy that ends TLS; its word on who asks is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many requests one address may send."""
+
+    per_s: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
     """Everything the web application is built with."""
 
@@ -122,5 +141,10 @@ class Dashboard:
     hosts: frozenset[str] | None
     """Host names the pages answer to (against DNS rebinding); None: any."""
     version: str
+    access: Access
+    """Accounts, sessions, tokens, and who looked at what."""
     resources: Callable[[], Sequence[Resource]] = tuple
     """What the roles stand on: database, Redis, disk."""
+    front: Front = Front()
+    pace: Pace | None = None
+    """None: no limit."""

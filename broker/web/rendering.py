@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from broker.domain.access import Role
 from broker.domain.wording import counted, sized, words
 from broker.web import security
+from broker.web.access import Who
 from broker.web.navigation import Place
 from broker.web.ports import Dashboard
 from broker.web.timeline import tell
@@ -37,6 +40,10 @@ MEANING = {
 """State -> one of the four meanings, or quiet."""
 
 
+_reader: ContextVar[Who | None] = ContextVar("reader", default=None)
+"""For whom a page is rendered: macros and filters must know it, wherever they are called."""
+
+
 class Pages:
     """Renders templates with what every page shows."""
 
@@ -56,6 +63,8 @@ class Pages:
         self._templates.filters["age"] = self.age
         self._templates.filters["meaning"] = lambda state: MEANING.get(state, "quiet")
         self._templates.filters["person"] = person
+        self._templates.filters["of_attribute"] = of_attribute
+        self._templates.globals["may"] = may
         self._templates.filters["words"] = words
         self._templates.filters["short"] = short
         self._templates.filters["counted"] = counted
@@ -69,17 +78,23 @@ class Pages:
     ) -> HTMLResponse:
         """Render a page or a fragment."""
         dashboard = self._dashboard
-        body = self._templates.get_template(template).render(
-            site_name=dashboard.site_name,
-            version=dashboard.version,
-            now=dashboard.clock.now(),
-            path=request.url.path,
-            places=self._places,
-            # A page about a problem asks nothing of the database, which may be the problem.
-            needs=self._needs() if status_code < 400 else NeedsPerson(),
-            csrf=security.token(request),
-            **values,
-        )
+        who: Who | None = getattr(request.state, "who", None)
+        before = _reader.set(who)
+        try:
+            body = self._templates.get_template(template).render(
+                site_name=dashboard.site_name,
+                version=dashboard.version,
+                now=dashboard.clock.now(),
+                path=request.url.path,
+                places=[place for place in self._places if place.role is None or may(place.role)],
+                # A page about a problem asks nothing of the database, which may be the problem.
+                needs=self._needs() if who is not None and status_code < 400 else NeedsPerson(),
+                csrf=security.token(request),
+                who=who,
+                **values,
+            )
+        finally:
+            _reader.reset(before)
         return HTMLResponse(body, status_code=status_code)
 
     def fragment(self, template: str, **values: Any) -> str:
@@ -105,16 +120,42 @@ class Pages:
         return words(delta) if delta >= timedelta(0) else f"in {words(-delta)}"
 
 
+def may(role: str) -> bool:
+    """Tell whether the reader of this page may do what needs `role`: no buttons that would be refused."""
+    who = _reader.get()
+    return who is not None and who.role.covers(Role(role))
+
+
 def person(name: str | None) -> str:
-    """Show a PN value for reading: `HAYDN^JOSEPH` as `HAYDN, JOSEPH`, ideographs behind it."""
+    """Show a PN value for reading: `HAYDN^JOSEPH` as `HAYDN, JOSEPH`, ideographs behind it.
+
+    Where the reader hides names, of each part the first letter is left.
+    """
     groups = [group.strip("^") for group in (name or "").split("=")]
     shown = []
     for group in groups[:2]:
         family, _, rest = group.partition("^")
         given = " ".join(part for part in rest.split("^") if part)
         if family or given:
-            shown.append(", ".join(part for part in (family, given) if part))
+            shown.append(", ".join(masked(part) for part in (family, given) if part))
     return " · ".join(shown) or "–"
+
+
+_NAMES = frozenset(
+    {"PatientName", "OtherPatientNames", "PatientBirthName", "PatientMotherBirthName", "ResponsiblePerson"}
+)
+
+
+def of_attribute(value: str, keyword: str) -> str:
+    """Show the value of an attribute as it stands, or masked where it names a person and the reader hides names."""
+    who = _reader.get()
+    return person(value) if keyword in _NAMES and who is not None and who.hides_names else value
+
+
+def masked(part: str) -> str:
+    """Show part of a name, or its first letter alone where the reader of this page hides names."""
+    who = _reader.get()
+    return f"{part[:1]}•••" if who is not None and who.hides_names else part
 
 
 # Unicode's explicit directions and controls: in a name they reorder what stands beside it on the page.

@@ -1,22 +1,59 @@
-"""Guards of the pages while there is no log-in: right host, same origin, and a token on everything that changes."""
+"""What every request goes through before its page: where it comes from, right host, same origin, size, pace."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import ipaddress
+import math
 import secrets
-from urllib.parse import parse_qs, urlsplit
+from base64 import urlsafe_b64encode
+from collections import OrderedDict
+from collections.abc import Callable
+from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from broker.web.ports import Front, Pace
+
 COOKIE = "broker_csrf"
 FIELD = "csrf"
 HEADER = "X-CSRF-Token"
-_SAFE = {"GET", "HEAD", "OPTIONS"}
-_MAX_BODY_BYTES = 1024 * 1024
-_MAX_FORM_BYTES = 16 * 1024
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_BODY_BYTES = 1024 * 1024
+_MAX_FORM_BYTES = 64 * 1024
+_MAX_FORM_FIELDS = 2000
+_MAX_ADDRESSES = 10_000
 _TOKEN_CHARS = 43
 _TOO_LARGE = "The request is too large."
+
+
+def find_origin(request: Request, front: Front) -> Response | None:
+    """Remember who the request comes from and whether it came by TLS; answer a refusal of what may not come.
+
+    A proxy's word is taken only from the addresses the site file names.
+    """
+    peer = _address(request.client.host if request.client else "")
+    request.state.address, request.state.is_secure = peer, front.tls
+    if not front.trusted:
+        return None
+    if not _is_among(peer, front.trusted):
+        if is_loopback(peer):
+            return None
+        return PlainTextResponse("These pages are served through their proxy only.", status_code=403)
+    if request.headers.get("x-forwarded-proto", "https").rpartition(",")[2].strip().lower() != "https":
+        return PlainTextResponse("Open the https address: a password needs TLS.", status_code=403)
+    request.state.is_secure = True
+    # From the right: what stands further left was written by the client, and may say anything.
+    for text in reversed(",".join(request.headers.getlist("x-forwarded-for")).split(",")[-32:]):
+        address = _address(text.strip())
+        if not _is_ip(address):
+            break
+        request.state.address = address
+        if not _is_among(address, front.trusted):
+            break
+    return None
 
 
 def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None:
@@ -26,9 +63,9 @@ def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
         return PlainTextResponse("The length of the request is no number.", status_code=400)
-    if int(length[:20]) > _MAX_BODY_BYTES:
+    if int(length[:20]) > MAX_BODY_BYTES:
         return PlainTextResponse(_TOO_LARGE, status_code=413)
-    if request.method in _SAFE:
+    if request.method in SAFE:
         return None
     # A foreign site in the same browser must not be able to press our buttons.
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
@@ -39,32 +76,64 @@ def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None
     return None
 
 
-def _host_name(request: Request) -> str:
-    try:
-        return (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
-    except ValueError:
-        return ""
+class PaceKeeper:
+    """Lets each address send so many requests a second, more for a moment. Bounded; loopback is exempt."""
 
+    def __init__(self, pace: Pace, monotonic: Callable[[], float]) -> None:
+        self._pace, self._monotonic = pace, monotonic
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-async def check_token(request: Request) -> None:
-    """Compare the token of the form or header with the cookie (double submit). Raises 403."""
-    cookie = request.cookies.get(COOKIE, "")
-    sent = request.headers.get(HEADER, "")
-    if not sent and "application/x-www-form-urlencoded" in request.headers.get("content-type", ""):
-        sent = (await form_of(request)).get(FIELD, "")
-    # As bytes: texts beyond ASCII cannot be compared in constant time.
-    if len(cookie) != _TOKEN_CHARS or not hmac.compare_digest(cookie.encode(), sent.encode()):
-        raise HTTPException(403, "The form has expired; reload the page and try again.")
+    def refuse(self, request: Request) -> Response | None:
+        """Answer 429 with how long to wait, or None when the request may go on."""
+        address: str = request.state.address
+        if is_loopback(address):
+            return None
+        now = self._monotonic()
+        left, at = self._left.pop(address, (float(self._pace.burst), now))
+        left = min(self._pace.burst, left + (now - at) * self._pace.per_s)
+        self._left[address] = (left - 1 if left >= 1 else left, now)
+        while len(self._left) > _MAX_ADDRESSES:
+            self._left.popitem(last=False)
+        if left >= 1:
+            return None
+        wait_s = math.ceil((1 - left) / self._pace.per_s)
+        return PlainTextResponse(
+            "Too many requests; wait a moment.", status_code=429, headers={"Retry-After": str(wait_s)}
+        )
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """Answer the fields of a form, the first of each name. Raises 413."""
+    """Answer the fields of a form, the first of each name. Raises 413 and 400."""
     fields: dict[str, str] | None = getattr(request.state, "form", None)
     if fields is None:
-        text = (await _body(request)).decode("utf-8", "replace")
-        fields = {name: values[0] for name, values in parse_qs(text, keep_blank_values=True).items()}
-        request.state.form = fields  # the body can be read once, and a guard has read it before the page
+        # The body can be read once, and a guard has read it before the page.
+        fields = request.state.form = await _read_form(request)
     return fields
+
+
+async def _read_form(request: Request) -> dict[str, str]:
+    kind = request.headers.get("content-type", "")
+    if getattr(request, "_form", None) is not None:  # the route has asked for fields of its own
+        given = (await request.form()).multi_items()
+        return {key: value for key, value in reversed(given) if isinstance(value, str)}
+    if "application/x-www-form-urlencoded" not in kind:
+        return {}
+    body = (await _body(request)).decode("utf-8", "replace")
+    try:
+        return dict(reversed(parse_qsl(body, keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS)))
+    except ValueError as error:
+        raise HTTPException(400, "The form has too many fields.") from error
+
+
+async def check_token(request: Request) -> None:
+    """Compare the token of the form or header with that of the session or, before one, the cookie. Raises 403."""
+    wanted = known_token(request)
+    sent = request.headers.get(HEADER, "") or (await form_of(request)).get(FIELD, "")
+    # As bytes: texts beyond ASCII cannot be compared in constant time.
+    if len(wanted) != _TOKEN_CHARS or not hmac.compare_digest(
+        wanted.encode(), sent.encode("utf-8", "replace")
+    ):
+        raise HTTPException(403, "The form has expired; reload the page and try again.")
 
 
 async def _body(request: Request) -> bytes:
@@ -77,9 +146,18 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
+def known_token(request: Request) -> str:
+    """Answer the token this browser's forms must carry: bound to the session, else that of the cookie."""
+    session: str = getattr(request.state, "session_token", "")
+    if session:
+        digest = hashlib.sha256(b"form " + session.encode()).digest()
+        return urlsafe_b64encode(digest).decode().rstrip("=")
+    return request.cookies.get(COOKIE, "")
+
+
 def token(request: Request) -> str:
     """Answer the token of this browser, made on first use."""
-    known = request.cookies.get(COOKIE, "")
+    known = known_token(request)
     if len(known) == _TOKEN_CHARS:
         return known
     made: str = getattr(request.state, "csrf", "") or secrets.token_urlsafe(32)
@@ -90,4 +168,43 @@ def token(request: Request) -> str:
 def give_token(request: Request, response: Response) -> None:
     """Set the cookie when a page of this request made a token."""
     if made := getattr(request.state, "csrf", ""):
-        response.set_cookie(COOKIE, made, httponly=True, samesite="strict", path="/")
+        response.set_cookie(
+            COOKIE, made, httponly=True, samesite="strict", path="/", secure=request.state.is_secure
+        )
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is this machine's own."""
+    return _is_ip(address) and ipaddress.ip_address(address).is_loopback
+
+
+def _host_name(request: Request) -> str:
+    try:
+        return (urlsplit(f"//{request.headers.get('host', '')}").hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _address(text: str) -> str:
+    """Answer an address in one form: an IPv4 one mapped into IPv6 as IPv4."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text[:64]
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_among(address: str, networks: tuple[str, ...]) -> bool:
+    if not _is_ip(address):
+        return False
+    found = ipaddress.ip_address(address)
+    return any(found in ipaddress.ip_network(network, strict=False) for network in networks)

@@ -23,6 +23,7 @@ from broker.domain.orders import (
     WorklistEntry,
 )
 from broker.domain.steps import OrderStatus, PerformedStatus
+from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.selection import Selection
 
 FactValues = Mapping[str, tuple[str, ...]]
@@ -823,6 +824,9 @@ class UnitOfWork(Protocol):
     destinations: DestinationStates
     bulk: BulkOperations
     keys: IdempotencyKeys
+    accounts: Accounts
+    sessions: Sessions
+    api_tokens: ApiTokens
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -6,6 +6,7 @@ speaks of must be in what is synced, under names that are synced. On PostgreSQL 
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import random
 from collections import Counter
@@ -31,7 +32,13 @@ from tests.postgres import postgres_server
 
 _STORE_RESPONSE = b"\x00\x00\x00\x01\x02\x00\x00\x00\x01\x80"
 """(0000,0100) Command Field = 8001H, as a command set has it."""
-_TOKEN = "t" * 43
+_TOKEN = "wlb_" + "t" * 43
+_OPERATOR = {"hash": hashlib.sha256(_TOKEN.encode()).digest()}
+_LET_IN = text(
+    "INSERT INTO api_token (token_hash, label, role, issued_by, created_at, expires_at) VALUES"
+    " (:hash, 'attack', 'operator', 'attack', '2026-01-01 00:00:00.000000', '2999-01-01 00:00:00.000000')"
+    " ON CONFLICT DO NOTHING"
+)
 _ANSWERS = (b"\x0b", b"\x04", b"HTTP/1.1 ")
 KINDS = {
     "AA": "HL7 acknowledged with AA",
@@ -121,6 +128,7 @@ class Flows:
             # There must be something to retry: one that waits for its turn anyway is left as it is.
             died = text("UPDATE delivery SET state = 'DEAD', reason = 'refused' WHERE id = :id")
             connection.execute(died, {"id": delivery})
+            connection.execute(_LET_IN, _OPERATOR)
         engine.dispose()
         for kind, path, event in (
             ("retry", f"/api/deliveries/{delivery}/retry", b"delivery retried by a person"),
@@ -129,7 +137,7 @@ class Flows:
             ("resume", "/destinations/cad/resume", b"destination resumed"),
         ):
             connection = http.client.HTTPConnection("127.0.0.1", self.bench.ports["web"], timeout=30)
-            headers = {"X-CSRF-Token": _TOKEN, "Cookie": f"broker_csrf={_TOKEN}"}
+            headers = {"Authorization": f"Bearer {_TOKEN}"}
             connection.request("POST", path, headers=headers)
             assert connection.getresponse().status in (200, 303), path
             connection.close()

@@ -7,7 +7,6 @@ from datetime import UTC, timedelta
 from types import SimpleNamespace
 
 import pytest
-from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from broker.actions import Actions
@@ -24,6 +23,7 @@ from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import CheckResult
 from tests.broker_process import wait_until
 from tests.builders import NOW, a_delivery, an_instance
+from tests.doors import an_access, signed_in, with_accounts
 
 S = DeliveryState
 SITE = {
@@ -39,7 +39,7 @@ REJECTED = "the peer does not know the called AE title (rejected 1/1/7)"
 class Desk:
     """The pages on a real database, and what lies behind them."""
 
-    def __init__(self, engine, units_of_work, clock):
+    def __init__(self, engine, units_of_work, clock, folder):
         self.units_of_work, self.clock = units_of_work, clock
         self.reports = SqlReports(engine, destinations=SITE)
         self.answer = lambda name: CheckResult(ok=True, detail=f"{name}: C-ECHO answered", duration_s=0.2)
@@ -65,8 +65,9 @@ class Desk:
             site_name="Hospital",
             hosts=frozenset({"testserver"}),
             version="1.2.3",
+            access=with_accounts(an_access(engine, units_of_work, clock, folder)),
         )
-        self.client = TestClient(create_app(board), follow_redirects=False, headers={"accept": "text/html"})
+        self.client = signed_in(create_app(board), "operator")
         self.numbers = iter(range(1, 10_000))
 
     def _check(self, name):
@@ -113,8 +114,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(sqlite_engine, sqlite_uow_factory, clock):
-    return Desk(sqlite_engine, sqlite_uow_factory, clock)
+def desk(sqlite_engine, sqlite_uow_factory, clock, tmp_path):
+    return Desk(sqlite_engine, sqlite_uow_factory, clock, tmp_path)
 
 
 def test_the_dead_are_grouped_by_cause_with_what_to_do(desk):
@@ -144,7 +145,7 @@ def test_a_night_is_sent_again_after_one_review_and_one_confirm(desk):
     assert "3 deliveries retried" in shown
     assert "PACS was down" in shown
     assert desk.states(keys) == [S.PENDING] * 3
-    assert "retried by dashboard" in desk.get(f"/deliveries/{keys[0]}")
+    assert "retried by operator" in desk.get(f"/deliveries/{keys[0]}")
     assert "PACS was down" in desk.get(f"/deliveries/{keys[0]}")
 
 
@@ -258,7 +259,7 @@ def test_a_destination_is_paused_with_a_reason_and_an_end(desk):
     answer = desk.press("/destinations/archive/pause", reason="new <disks>", until=until)
     assert answer.headers["location"] == "/destinations/archive"
     page = desk.get("/destinations/archive")
-    assert "Paused by <bdi>dashboard</bdi>" in page
+    assert "Paused by <bdi>operator</bdi>" in page
     assert "new &lt;disks&gt;" in page
     assert "Resumes by itself" in page
     assert "PACS team &lt;4711&gt;" in page
@@ -289,7 +290,7 @@ def test_a_test_is_made_off_the_page_and_its_result_is_kept(desk):
     wait_until(lambda: "C-ECHO answered" in desk.get("/destinations/archive/test"), what="the result")
     page = desk.get("/destinations/archive")
     assert "it answers" in page
-    assert "by <bdi>dashboard</bdi>, took 0.20 s" in page
+    assert "by <bdi>operator</bdi>, took 0.20 s" in page
 
 
 def test_a_peer_that_hangs_holds_neither_the_page_nor_a_second_test(desk):
@@ -387,7 +388,7 @@ def test_a_call_that_cannot_be_meant_is_a_problem_and_changes_nothing(desk, body
 def test_a_program_holds_a_destination_and_lets_it_go(desk):
     until = (NOW + timedelta(hours=1)).isoformat()
     line = api(desk, "/api/destinations/archive/pause", {"reason": "disks", "until": until}).json()
-    assert (line["state"], line["reason"], line["held_by"]) == ("paused", "disks", "api")
+    assert (line["state"], line["reason"], line["held_by"]) == ("paused", "disks", "operator")
     assert api(desk, "/api/destinations/archive/resume").json()["state"] == "up"
     assert api(desk, "/api/destinations/archive/drain").json()["state"] == "draining"
     assert api(desk, "/api/destinations/nowhere/pause").status_code == 404

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from broker.web.security import FIELD
+from broker.web.security import FIELD, HEADER
 from broker.workflow.find_port import FOUND_LIMIT
 from tests.builders import NOW, a_patient, a_stored_entry
-from tests.integration.test_web import HOSTILE, Page, actions, board, client, hospital, store  # noqa: F401
+from tests.integration.test_web import HOSTILE, Page, actions, board, client, hospital, store, token  # noqa: F401
 
 
 def look_for(client, text, **more):  # noqa: F811
@@ -58,6 +58,7 @@ def test_looking_needs_the_token_of_a_page(client):  # noqa: F811
 
 
 def test_programs_find_by_post(client, hospital):  # noqa: F811
+    client.headers[HEADER] = token(client)
     answer = client.post("/api/find", json={"q": "P1"}).json()
     assert answer["only"] == f"/orders/{hospital['order']}"
     orders = next(found for found in answer["groups"] if found["group"] == "orders")

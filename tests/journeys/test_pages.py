@@ -105,11 +105,19 @@ def chromium():
         browser.close()
 
 
+def a_context(chromium, broker, **options):
+    """A browser somebody has signed in with."""
+    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", **options)
+    context.add_cookies(broker.browser_cookies())
+    return context
+
+
 @pytest.fixture(params=["with scripts", "without scripts"])
 def page(request, chromium, broker):
     """A tab; its console must stay silent and nothing may leave for another host."""
-    context = chromium.new_context(
-        base_url=f"http://127.0.0.1:{broker.web}",
+    context = a_context(
+        chromium,
+        broker,
         viewport={"width": 1280, "height": 800},
         java_script_enabled=request.param == "with scripts",
     )
@@ -181,7 +189,7 @@ def test_nothing_is_cut_on_a_phone(page, path):
 
 
 def test_keys_find_and_walk_the_rows(chromium, broker):
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    context = a_context(chromium, broker)
     tab = context.new_page()
     tab.goto("/")
     tab.keyboard.press("g")
@@ -202,7 +210,7 @@ def test_keys_find_and_walk_the_rows(chromium, broker):
 
 
 def test_the_keys_are_told_by_a_dialog_that_gives_the_focus_back(chromium, broker):
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    context = a_context(chromium, broker)
     tab = context.new_page()
     tab.goto("/deliveries?state=DEAD")
     tab.keyboard.press("j")
@@ -238,7 +246,7 @@ def test_the_first_tab_skips_to_the_content_and_the_rail_counts_what_needs_a_per
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
     """WCAG 2.2 1.4.3: 4.5 to 1, for old screens and tired eyes."""
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", color_scheme=scheme)
+    context = a_context(chromium, broker, color_scheme=scheme)
     tab = context.new_page()
     for path in (
         "/",
@@ -267,7 +275,7 @@ def test_the_handover_is_printed_on_one_sheet(chromium, broker, tmp_path):
 
 
 def test_the_overview_is_streamed_and_moves_nothing_under_the_hand(chromium, broker):
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    context = a_context(chromium, broker)
     tab = context.new_page()
     tab.goto("/")
     shown = tab.locator("#now").get_attribute("datetime")
@@ -286,7 +294,7 @@ def test_the_overview_is_streamed_and_moves_nothing_under_the_hand(chromium, bro
 
 
 def test_the_overview_asks_by_itself_where_it_cannot_be_streamed_to_and_says_when_it_is_old(chromium, broker):
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    context = a_context(chromium, broker)
     tab = context.new_page()
     tab.route("**/overview/stream", lambda route: route.abort())
     tab.goto("/")
@@ -301,7 +309,7 @@ def test_the_overview_asks_by_itself_where_it_cannot_be_streamed_to_and_says_whe
 
 def test_a_dead_delivery_is_retried_by_keyboard_alone(chromium, broker, cad, tmp_path):
     """Last: it mends what the others look at."""
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", java_script_enabled=False)
+    context = a_context(chromium, broker, java_script_enabled=False)
     tab = context.new_page()
     tab.goto("/")
     tab_to(tab, "needs a person")
@@ -316,5 +324,5 @@ def test_a_dead_delivery_is_retried_by_keyboard_alone(chromium, broker, cad, tmp
         assert len(list((tmp_path / "cad").iterdir())) == 1
     tab.reload()
     assert tab.locator("h1 .state.ok", has_text="delivered").is_visible()
-    assert tab.get_by_text("retried by dashboard").is_visible()
+    assert tab.get_by_text("retried by tester").is_visible()
     context.close()

@@ -93,7 +93,7 @@ def test_every_problem_is_named_at_its_place(load):
         ("destinations: { a: { kind: folder } }\n", "1:17: destinations.a.path: Field required"),
         ("feedback: { destination: ris }\n", "1:13: feedback.destination: 'ris' is not a destination"),
         ("routes: [{ name: r, send: [x] }]\n", "1:28: routes.0.send.0: 'x' is not a destination"),
-        ("listen: { web: { host: 0.0.0.0 } }\n", "1:11: listen.web: the pages have no log-in yet"),
+        ("listen: { web: { host: 0.0.0.0 } }\n", "1:11: listen.web: beyond loopback passwords need TLS"),
         ("devices: [{ ae_title: A_TITLE_THAT_IS_TOO_LONG }]\n", "1:13: devices.0.ae_title: "),
         ("completion: { cap: soon }\n", "1:15: completion.cap: 'soon' is not a duration"),
         ("site: { character_set: KLINGON }\n", "1:9: site.character_set: 'KLINGON' is not a value of"),
@@ -119,8 +119,27 @@ def test_a_wrong_variable_is_named(load):
     assert str(caught.value).startswith("environment BROKER_LISTEN__DICOM__PORT: listen.dicom.port: ")
 
 
-def test_the_pages_go_beyond_loopback_only_when_it_is_said(load):
-    assert load("listen: { web: { host: 0.0.0.0, unauthenticated: true } }").site.listen.web.unauthenticated
+@pytest.mark.parametrize(
+    "said", ["tls: { certificate: a.pem, key: b.pem }", "behind_proxy: { trusted: 10.0.0.2 }"]
+)
+def test_the_pages_go_beyond_loopback_only_with_tls_or_behind_a_proxy(load, said):
+    assert load(f"listen: {{ web: {{ host: 0.0.0.0, {said} }} }}").site.listen.web.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (
+            "tls: { certificate: a.pem, key: b.pem }, behind_proxy: { trusted: 10.0.0.2 }",
+            "`tls` or `behind_proxy`, not both",
+        ),
+        ("behind_proxy: { trusted: [] }", "at least 1 item"),
+        ("behind_proxy: { trusted: the-proxy }", "is not an address"),
+        ("unauthenticated: true", "is not a known key"),
+    ],
+)
+def test_what_is_said_of_the_way_to_the_pages_is_checked(load, said, problem):
+    assert problem in " ".join(problems(load, f"listen: {{ web: {{ host: 0.0.0.0, {said} }} }}\n"))
 
 
 @pytest.mark.parametrize(

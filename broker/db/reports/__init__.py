@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.db.reports.accounts import AccountReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.entries import SqlEntryReports
@@ -20,6 +21,7 @@ from broker.db.reports.worklist import WorklistReports
 
 
 class SqlReports(
+    AccountReports,
     WorklistReports,
     OrderReports,
     MessageReports,
@@ -36,7 +38,7 @@ class SqlReports(
     TimelineReports,
     TrendReports,
 ):
-    """Implements the Reports port: every method reads in one read-only transaction."""
+    """Implements the Reports and AccountReports ports: every method reads in one read-only transaction."""
 
 
 __all__ = ["SqlReports"]

@@ -45,7 +45,9 @@ _OF_EACH_INSTANCE = (
     EventName.ROUTED,
     EventName.UNROUTED,
 )
-_NOT_SUMMARISED = EVENT.c.name.not_in([name.value for name in _OF_EACH_INSTANCE])
+# Who looked at it is no part of what happened to it: the audit search answers that.
+_LOOKS = (EventName.VIEWED, EventName.SEARCHED)
+_NOT_SUMMARISED = EVENT.c.name.not_in([name.value for name in (*_OF_EACH_INSTANCE, *_LOOKS)])
 
 
 class TimelineReports(Reader):
@@ -53,7 +55,9 @@ class TimelineReports(Reader):
 
     def delivery_events(self, delivery_id: int) -> Sequence[TimelineEntry]:
         """Answer what happened to one delivery, oldest first."""
-        about = and_(EVENT.c.subject == Subject.DELIVERY.value, EVENT.c.subject_id == delivery_id)
+        about = and_(
+            EVENT.c.subject == Subject.DELIVERY.value, EVENT.c.subject_id == delivery_id, _NOT_SUMMARISED
+        )
         with self._reading() as connection:
             return _events(connection, about)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.access import TheOperator, TheViewer
 from broker.web.api.operations import TheKey, key_of
-from broker.web.api.reading import ApiPage, Checked, rows
+from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.workflow.operations import Act, Asked
 
@@ -17,7 +18,12 @@ router = APIRouter()
 
 @router.get("/api/deliveries")
 def deliveries(
-    board: TheDashboard, page: ApiPage, state: Text = "", destination: Text = "", study: Text = ""
+    board: TheDashboard,
+    _: TheViewer,
+    page: ApiPage,
+    state: Text = "",
+    destination: Text = "",
+    study: Text = "",
 ) -> list[dict[str, Any]]:
     """List deliveries."""
     return rows(
@@ -28,28 +34,28 @@ def deliveries(
 
 
 @router.get("/api/deliveries/{delivery_id}")
-def delivery(board: TheDashboard, delivery_id: Id) -> dict[str, Any]:
+def delivery(board: TheDashboard, _: TheViewer, delivery_id: Id) -> dict[str, Any]:
     """Answer one delivery."""
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/retry")
-def retry(board: TheDashboard, delivery_id: Id, _: Checked, key: TheKey = None) -> dict[str, Any]:
+def retry(board: TheDashboard, delivery_id: Id, who: TheOperator, key: TheKey = None) -> dict[str, Any]:
     """Try a delivery again now; answers it as it then stands."""
-    once = key_of(key, f"retry {delivery_id}")
-    board.actions.act(delivery_id, Asked(Act.RETRY, "api", key=once))
+    once = key_of(key, f"retry {delivery_id}", who)
+    board.actions.act(delivery_id, Asked(Act.RETRY, who.name, key=once))
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.post("/api/deliveries/{delivery_id}/cancel")
-def cancel(board: TheDashboard, delivery_id: Id, _: Checked, key: TheKey = None) -> dict[str, Any]:
+def cancel(board: TheDashboard, delivery_id: Id, who: TheOperator, key: TheKey = None) -> dict[str, Any]:
     """Cancel a delivery; answers it as it then stands."""
-    once = key_of(key, f"cancel {delivery_id}")
-    board.actions.act(delivery_id, Asked(Act.CANCEL, "api", key=once))
+    once = key_of(key, f"cancel {delivery_id}", who)
+    board.actions.act(delivery_id, Asked(Act.CANCEL, who.name, key=once))
     return asdict(board.reports.delivery(delivery_id))
 
 
 @router.get("/api/destinations")
-def destinations(board: TheDashboard) -> list[dict[str, Any]]:
+def destinations(board: TheDashboard, _: TheViewer) -> list[dict[str, Any]]:
     """List destinations with their queues."""
     return rows(board.reports.destinations(now=board.clock.now()))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard
 from broker.web.pages.find import MAX_CHARACTERS, group_named, page_of
 from broker.workflow.find_port import Found
@@ -26,7 +27,7 @@ class Question(BaseModel):
 
 
 @router.post("/api/find")
-def find(board: TheDashboard, question: Question) -> dict[str, Any]:
+def find(board: TheDashboard, _: TheViewer, question: Question) -> dict[str, Any]:
     """Answer what a text names exactly and what begins with it, by group; `only` is the page of a single exact hit."""
     if question.group is not None:
         found = board.reports.find_more(question.q, group_named(question.group), after=question.after)

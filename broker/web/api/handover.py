@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.access import TheViewer
 from broker.web.pages import Text, TheDashboard
 from broker.workflow.handover import read_handover, read_since
 
@@ -14,7 +15,7 @@ router = APIRouter()
 
 
 @router.get("/api/handover")
-def handover(board: TheDashboard, since: Text = "") -> dict[str, Any]:
+def handover(board: TheDashboard, _: TheViewer, since: Text = "") -> dict[str, Any]:
     """Answer the handover since an instant (ISO 8601; without a zone: the site's), twelve hours when none is given."""
     begin = read_since(since, clock=board.clock)
     return asdict(read_handover(board.reports, since=begin, clock=board.clock, zone=board.zone))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
+from broker.web.access import OpenToAll
 from broker.web.pages import TheDashboard
 
 router = APIRouter()
 
 
-@router.get("/healthz")
+@router.get("/healthz", dependencies=[OpenToAll])
 def healthz(board: TheDashboard) -> JSONResponse:
     """Answer 200 when every listener serves, else 503 with the part that does not."""
     parts = board.health()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from broker.web.access import TheViewer
 from broker.web.api.reading import rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.web.pages.messages import Before, Day, Kind, filter_of, readable
@@ -19,6 +20,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 @router.get("/api/messages")
 def messages(
     board: TheDashboard,
+    _: TheViewer,
     outcome: Text = "",
     sender: Text = "",
     kind: Kind = "",
@@ -35,6 +37,7 @@ def messages(
 @router.get("/api/messages/sent")
 def sent_messages(
     board: TheDashboard,
+    _: TheViewer,
     state: Text = "",
     destination: Text = "",
     day: Day = "",
@@ -47,7 +50,7 @@ def sent_messages(
 
 
 @router.get("/api/messages/{message_id}")
-def message(board: TheDashboard, message_id: Id) -> dict[str, Any]:
+def message(board: TheDashboard, _: TheViewer, message_id: Id) -> dict[str, Any]:
     """Answer one message: as it came, taken apart, what it says with the mapping in force, and what we answered."""
     found = board.reports.message(message_id)
     return {

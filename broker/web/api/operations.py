@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.delivery import Priority
-from broker.web.api.reading import Checked
+from broker.web.access import TheOperator, TheViewer, Who
 from broker.web.delivery_filters import DeliveryFilters
 from broker.web.pages import Id, Name, TheDashboard
 from broker.web.ports import Dashboard
@@ -21,7 +21,6 @@ from broker.workflow.operations import Act
 from broker.workflow.ports import BulkOperation
 
 router = APIRouter()
-ACTOR = "api"
 TheKey = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
 Short = Annotated[str, Field(max_length=128, pattern=r"^[^\x00]*$")]
 
@@ -57,24 +56,24 @@ class HoldRequest(BaseModel):
     until: Annotated[datetime, Field(strict=False)] | None = None
 
 
-def key_of(value: str | None, asked: str) -> RequestKey | None:
+def key_of(value: str | None, asked: str, who: Who) -> RequestKey | None:
     """Make a key of the header, if it was sent."""
-    return None if value is None else request_key(value, actor=ACTOR, asked=asked)
+    return None if value is None else request_key(value, actor=who.name, asked=asked)
 
 
 @router.post("/api/deliveries/preview")
-def preview(board: TheDashboard, many: ManyDeliveries, _: Checked) -> dict[str, Any]:
+def preview(board: TheDashboard, many: ManyDeliveries, who: TheOperator) -> dict[str, Any]:
     """Tell what an act on many would come to; nothing happens."""
-    told = board.actions.preview(_wanted(board, many))
+    told = board.actions.preview(_wanted(board, many, who))
     return {**asdict(told), "selection": told.selection.stored()}
 
 
 @router.post("/api/operations", status_code=202)
 def start(
-    board: TheDashboard, many: ManyDeliveries, response: Response, _: Checked, key: TheKey = None
+    board: TheDashboard, many: ManyDeliveries, response: Response, who: TheOperator, key: TheKey = None
 ) -> dict[str, Any]:
     """Begin an act on many; it is worked off behind this answer."""
-    wanted = _wanted(board, many, key=key_of(key, f"operations {many.model_dump_json()}"))
+    wanted = _wanted(board, many, who, key=key_of(key, f"operations {many.model_dump_json()}", who))
     operation = board.actions.start(wanted)
     response.headers["Location"] = f"/api/operations/{operation}"
     return _told(board.reports.operation(operation))
@@ -83,6 +82,7 @@ def start(
 @router.get("/api/operations")
 def operations(
     board: TheDashboard,
+    _: TheViewer,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> list[dict[str, Any]]:
@@ -91,44 +91,44 @@ def operations(
 
 
 @router.get("/api/operations/{operation_id}")
-def operation(board: TheDashboard, operation_id: Id) -> dict[str, Any]:
+def operation(board: TheDashboard, _: TheViewer, operation_id: Id) -> dict[str, Any]:
     """Answer how far an act on many is."""
     return _told(board.reports.operation(operation_id))
 
 
 @router.post("/api/operations/{operation_id}/stop")
-def stop(board: TheDashboard, operation_id: Id, _: Checked) -> dict[str, Any]:
+def stop(board: TheDashboard, operation_id: Id, who: TheOperator) -> dict[str, Any]:
     """Do no more of it; what is done stays done."""
-    board.actions.stop(operation_id, actor=ACTOR)
+    board.actions.stop(operation_id, actor=who.name)
     return _told(board.reports.operation(operation_id))
 
 
 @router.post("/api/destinations/{name}/pause")
 def pause(
-    board: TheDashboard, name: Name, _: Checked, hold: HoldRequest | None = None, key: TheKey = None
+    board: TheDashboard, name: Name, who: TheOperator, hold: HoldRequest | None = None, key: TheKey = None
 ) -> dict[str, Any]:
     """Stop sending; what is on its way arrives, what comes waits."""
-    board.actions.pause(name, _hold(board, hold, key_of(key, f"pause {name} {hold}")))
+    board.actions.pause(name, _hold(board, hold, key_of(key, f"pause {name} {hold}", who), who))
     return _line(board, name)
 
 
 @router.post("/api/destinations/{name}/drain")
 def drain(
-    board: TheDashboard, name: Name, _: Checked, hold: HoldRequest | None = None, key: TheKey = None
+    board: TheDashboard, name: Name, who: TheOperator, hold: HoldRequest | None = None, key: TheKey = None
 ) -> dict[str, Any]:
     """Send what waits, hold what comes."""
-    board.actions.drain(name, _hold(board, hold, key_of(key, f"drain {name} {hold}")))
+    board.actions.drain(name, _hold(board, hold, key_of(key, f"drain {name} {hold}", who), who))
     return _line(board, name)
 
 
 @router.post("/api/destinations/{name}/resume")
-def resume(board: TheDashboard, name: Name, _: Checked, key: TheKey = None) -> dict[str, Any]:
+def resume(board: TheDashboard, name: Name, who: TheOperator, key: TheKey = None) -> dict[str, Any]:
     """Let a destination go on."""
-    board.actions.resume(name, actor=ACTOR, key=key_of(key, f"resume {name}"))
+    board.actions.resume(name, actor=who.name, key=key_of(key, f"resume {name}", who))
     return _line(board, name)
 
 
-def _wanted(board: Dashboard, many: ManyDeliveries, *, key: RequestKey | None = None) -> Wanted:
+def _wanted(board: Dashboard, many: ManyDeliveries, who: Who, *, key: RequestKey | None = None) -> Wanted:
     filters = DeliveryFilters(
         **many.model_dump(
             include={"state", "destination", "cause", "route", "study", "age", "since", "until"}
@@ -139,7 +139,7 @@ def _wanted(board: Dashboard, many: ManyDeliveries, *, key: RequestKey | None = 
     return Wanted(
         Act(many.act),
         filters.selection(now=board.clock.now(), zone=board.zone),
-        ACTOR,
+        who.name,
         reason=many.reason or None,
         to=many.to or None,
         priority=None if many.priority is None else Priority[many.priority.upper()],
@@ -147,13 +147,13 @@ def _wanted(board: Dashboard, many: ManyDeliveries, *, key: RequestKey | None = 
     )
 
 
-def _hold(board: Dashboard, hold: HoldRequest | None, key: RequestKey | None) -> Hold:
+def _hold(board: Dashboard, hold: HoldRequest | None, key: RequestKey | None, who: Who) -> Hold:
     if hold is None:
-        return Hold(ACTOR, key=key)
+        return Hold(who.name, key=key)
     until = hold.until
     if until is not None and until.tzinfo is None:
         until = until.replace(tzinfo=board.zone)
-    return Hold(ACTOR, hold.reason.strip(), until, key=key)
+    return Hold(who.name, hold.reason.strip(), until, key=key)
 
 
 def _told(operation: BulkOperation) -> dict[str, Any]:

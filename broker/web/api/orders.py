@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.access import TheViewer
 from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.workflow.entries import Asked, asked_like, values_of
@@ -16,26 +17,32 @@ router = APIRouter()
 
 @router.get("/api/orders")
 def orders(
-    board: TheDashboard, page: ApiPage, *, incomplete: bool = False, status: Text = "", q: Text = ""
+    board: TheDashboard,
+    _: TheViewer,
+    page: ApiPage,
+    *,
+    incomplete: bool = False,
+    status: Text = "",
+    q: Text = "",
 ) -> list[dict[str, Any]]:
     """List orders."""
     return rows(board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page))
 
 
 @router.get("/api/orders/{order_id}")
-def order(board: TheDashboard, order_id: Id) -> dict[str, Any]:
+def order(board: TheDashboard, _: TheViewer, order_id: Id) -> dict[str, Any]:
     """Answer one order."""
     return asdict(board.reports.order(order_id))
 
 
 @router.get("/api/orders/{order_id}/timeline")
-def order_timeline(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
+def order_timeline(board: TheDashboard, _: TheViewer, order_id: Id) -> list[dict[str, Any]]:
     """Answer what happened to one order."""
     return rows(board.reports.order_timeline(order_id))
 
 
 @router.get("/api/orders/{order_id}/entry")
-def entry(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
+def entry(board: TheDashboard, _: TheViewer, order_id: Id) -> list[dict[str, Any]]:
     """Answer every value scanners are told of an order, with its source."""
     board.reports.order(order_id)
     return rows(values_of([found for found, _ in board.reports.order_entries(order_id)]))
@@ -44,6 +51,7 @@ def entry(board: TheDashboard, order_id: Id) -> list[dict[str, Any]]:
 @router.get("/api/orders/{order_id}/sights")
 def sights(
     board: TheDashboard,
+    _: TheViewer,
     order_id: Id,
     device: Text,
     *,

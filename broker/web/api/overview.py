@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard
 from broker.web.pages.overview import situation
 
@@ -14,6 +15,6 @@ router = APIRouter()
 
 
 @router.get("/api/overview")
-def overview(board: TheDashboard) -> dict[str, Any]:
+def overview(board: TheDashboard, _: TheViewer) -> dict[str, Any]:
     """Answer everything the overview shows, the most harmful trouble first."""
     return asdict(situation(board))

@@ -8,10 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query
 
-from broker.web import security
 from broker.workflow.reports_port import MAX_PAGE, Page
-
-Checked = Annotated[None, Depends(security.check_token)]
 
 
 def _page(

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from broker.web.access import TheViewer
 from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Text, TheDashboard
 
@@ -15,6 +16,7 @@ router = APIRouter()
 @router.get("/api/worklist")
 def worklist(
     board: TheDashboard,
+    _: TheViewer,
     page: ApiPage,
     modality: Text = "",
     station: Text = "",

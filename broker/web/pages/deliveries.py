@@ -4,29 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from broker.domain.causes import CAUSES, cause_named
 from broker.domain.delivery import DeliveryState
 from broker.errors import InvalidValue
-from broker.web import security
+from broker.web.access import TheOperator, TheViewer, Who
 from broker.web.delivery_filters import AGES, TheFilters
 from broker.web.pages import ROWS, Id, TheDashboard, ThePages
 from broker.workflow.operations import Act, Asked
 from broker.workflow.selection import Selection
 
 router = APIRouter()
-Checked = Annotated[None, Depends(security.check_token)]
 Key = Annotated[int | None, Query(ge=0, le=2**63 - 1)]
-ACTOR = "dashboard"
-"""Until there is a log-in, the page itself acts."""
 ITEM_ROWS = 100
 
 
 @router.get("/deliveries")
 def deliveries(
     request: Request,
+    _: TheViewer,
     board: TheDashboard,
     pages: ThePages,
     filters: TheFilters,
@@ -67,6 +65,7 @@ def deliveries(
 @router.get("/deliveries/{delivery_id}")
 def delivery(
     request: Request,
+    _: TheViewer,
     board: TheDashboard,
     pages: ThePages,
     delivery_id: Id,
@@ -89,23 +88,23 @@ def delivery(
 
 
 @router.post("/deliveries/{delivery_id}/retry")
-def retry(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
+def retry(board: TheDashboard, delivery_id: Id, who: TheOperator) -> Response:
     """Try again now what has not been delivered."""
-    return _act(board, delivery_id, Act.RETRY)
+    return _act(board, delivery_id, Act.RETRY, who)
 
 
 @router.post("/deliveries/{delivery_id}/cancel")
-def cancel(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
+def cancel(board: TheDashboard, delivery_id: Id, who: TheOperator) -> Response:
     """Decide not to send it; the images stay, and it can be retried."""
-    return _act(board, delivery_id, Act.CANCEL)
+    return _act(board, delivery_id, Act.CANCEL, who)
 
 
 @router.post("/deliveries/{delivery_id}/release")
-def release(board: TheDashboard, delivery_id: Id, _: Checked) -> Response:
+def release(board: TheDashboard, delivery_id: Id, who: TheOperator) -> Response:
     """Send what has been collected, without waiting for more."""
-    return _act(board, delivery_id, Act.RELEASE)
+    return _act(board, delivery_id, Act.RELEASE, who)
 
 
-def _act(board: TheDashboard, delivery_id: int, act: Act) -> Response:
-    board.actions.act(delivery_id, Asked(act, ACTOR))
+def _act(board: TheDashboard, delivery_id: int, act: Act, who: Who) -> Response:
+    board.actions.act(delivery_id, Asked(act, who.name))
     return RedirectResponse(f"/deliveries/{delivery_id}", status_code=303)

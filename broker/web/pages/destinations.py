@@ -12,9 +12,9 @@ from fastapi.responses import RedirectResponse
 
 from broker.errors import InvalidValue, NotFound
 from broker.web import security
+from broker.web.access import TheOperator, TheViewer
 from broker.web.delivery_filters import instant
 from broker.web.pages import Name, TheDashboard, ThePages
-from broker.web.pages.deliveries import ACTOR, Checked
 from broker.web.ports import Dashboard
 from broker.workflow.delivery_reports import CheckLine, RateBin
 from broker.workflow.holds import Hold
@@ -28,20 +28,20 @@ MAX_REASON = 500
 
 
 @router.get("/destinations")
-def destinations(request: Request, board: TheDashboard, pages: ThePages) -> Response:
+def destinations(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages) -> Response:
     """List destinations with their queues."""
     lines = board.reports.destinations(now=board.clock.now())
     return pages.render(request, "destinations.html", lines=lines)
 
 
 @router.get("/destinations/{name}")
-def destination(request: Request, board: TheDashboard, pages: ThePages, name: Name) -> Response:
+def destination(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, name: Name) -> Response:
     """Show one destination."""
     return pages.render(request, "destination.html", **_values(board, name))
 
 
 @router.get("/destinations/{name}/test", include_in_schema=False)
-def tested(request: Request, board: TheDashboard, pages: ThePages, name: Name) -> Response:
+def tested(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, name: Name) -> Response:
     """Answer how the test of a destination stands, for the page to put in place."""
     check = board.reports.last_check(name)
     return pages.render(
@@ -50,15 +50,15 @@ def tested(request: Request, board: TheDashboard, pages: ThePages, name: Name) -
 
 
 @router.post("/destinations/{name}/test")
-def test(board: TheDashboard, name: Name, _: Checked) -> Response:
+def test(board: TheDashboard, name: Name, who: TheOperator) -> Response:
     """Talk to it: C-ECHO, printer status or a connection; the page shows what comes of it."""
-    board.actions.test(name, actor=ACTOR)
+    board.actions.test(name, actor=who.name)
     return _back_to(name, "#test")
 
 
 @router.post("/destinations/{name}/pause")
 def pause(
-    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: Checked, fields: Fields
+    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: TheOperator, fields: Fields
 ) -> Response:
     """Stop sending; what is on its way arrives, what comes waits."""
     return _hold(request, board, pages, name, fields, act="pause")
@@ -66,16 +66,16 @@ def pause(
 
 @router.post("/destinations/{name}/drain")
 def drain(
-    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: Checked, fields: Fields
+    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: TheOperator, fields: Fields
 ) -> Response:
     """Send what waits, hold what comes."""
     return _hold(request, board, pages, name, fields, act="drain")
 
 
 @router.post("/destinations/{name}/resume")
-def resume(board: TheDashboard, name: Name, _: Checked) -> Response:
+def resume(board: TheDashboard, name: Name, who: TheOperator) -> Response:
     """Let a destination go on."""
-    board.actions.resume(name, actor=ACTOR)
+    board.actions.resume(name, actor=who.name)
     return _back_to(name)
 
 
@@ -95,7 +95,7 @@ def _hold(
     try:
         if len(reason) > MAX_REASON:
             raise InvalidValue(f"reason: at most {MAX_REASON} characters", field="reason")
-        hold = Hold(ACTOR, reason, instant("until", until, board.zone))
+        hold = Hold(request.state.who.name, reason, instant("until", until, board.zone))
         if act == "drain":
             board.actions.drain(name, hold)
         else:

@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from broker.errors import InvalidValue
 from broker.web import security
+from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard, ThePages
 from broker.workflow.find_port import Findings, FoundGroup
 
@@ -21,18 +22,17 @@ _PAGES = {
     FoundGroup.MESSAGES: "/messages/{}",
     FoundGroup.DEVICES: "/worklist?station={}",
 }
-Checked = Annotated[None, Depends(security.check_token)]
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
 
 
 @router.get("/find")
-def ask(request: Request, pages: ThePages) -> Response:
+def ask(request: Request, pages: ThePages, _: TheViewer) -> Response:
     """Show the box, and what it understands."""
     return pages.render(request, "find.html", q="", groups=(), problem="")
 
 
 @router.post("/find")
-def find(request: Request, board: TheDashboard, pages: ThePages, _: Checked, fields: Fields) -> Response:
+def find(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, fields: Fields) -> Response:
     """Go to the one object that is named exactly, else show what was found, group by group."""
     text = fields.get("q", "").replace("\x00", "").strip()
     if len(text) > MAX_CHARACTERS:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 
 from broker.errors import InvalidValue
+from broker.web.access import TheViewer
 from broker.web.pages import Text, TheDashboard, ThePages
 from broker.workflow.handover import read_handover, read_since
 
@@ -15,7 +16,9 @@ SPANS = (("8 hours", 8), ("12 hours", 12), ("24 hours", 24), ("the weekend", 64)
 
 
 @router.get("/handover")
-def handover(request: Request, board: TheDashboard, pages: ThePages, since: Text = "") -> Response:
+def handover(
+    request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, since: Text = ""
+) -> Response:
     """Show what happened since the last shift; a mistyped beginning is said and kept."""
     now = board.clock.local_now()
     begins = [

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fastapi import APIRouter, Request, Response
 
 from broker.errors import NotFound
+from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Name, Text, TheDashboard, ThePage, ThePages
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.reports_port import Page
@@ -17,7 +18,13 @@ router = APIRouter()
 
 @router.get("/images")
 def images(
-    request: Request, board: TheDashboard, pages: ThePages, page: ThePage, state: Text = "", q: Text = ""
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    _: TheViewer,
+    page: ThePage,
+    state: Text = "",
+    q: Text = "",
 ) -> Response:
     """List studies, newest first."""
     lines = board.reports.studies(state=state or None, text=q or None, page=page)
@@ -33,7 +40,9 @@ def images(
 
 
 @router.get("/studies/{study_instance_uid}")
-def study(request: Request, board: TheDashboard, pages: ThePages, study_instance_uid: Name) -> Response:
+def study(
+    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, study_instance_uid: Name
+) -> Response:
     """Show one study: its timeline, its deliveries, and why each route did or did not take it."""
     entries = board.reports.study_timeline(study_instance_uid)
     if not entries:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from broker.web.access import TheViewer
 from broker.web.pages import Id, TheDashboard
 
 router = APIRouter()
 
 
 @router.get("/instances/{instance_id}/preview")
-def preview(request: Request, board: TheDashboard, instance_id: Id) -> Response:
+def preview(request: Request, board: TheDashboard, _: TheViewer, instance_id: Id) -> Response:
     """Answer a picture of at most 256 pixels a side, or a tile that says why there is none."""
     # A stored object never changes, and its id is never given again.
     headers = {"ETag": f'"instance-{instance_id}"', "Cache-Control": "private, no-cache"}

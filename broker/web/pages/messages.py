@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator
 
 from broker.errors import InvalidValue
+from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
 from broker.web.ports import Dashboard
 from broker.workflow.messages_port import MessageFilter
@@ -23,6 +24,7 @@ MAX_RAW_CHARACTERS = 64 * 1024
 @router.get("/messages")
 def messages(
     request: Request,
+    _: TheViewer,
     board: TheDashboard,
     pages: ThePages,
     *,
@@ -56,7 +58,13 @@ def messages(
 
 @router.get("/messages/{message_id}")
 def message(
-    request: Request, board: TheDashboard, pages: ThePages, message_id: Id, *, again: bool = False
+    request: Request,
+    _: TheViewer,
+    board: TheDashboard,
+    pages: ThePages,
+    message_id: Id,
+    *,
+    again: bool = False,
 ) -> Response:
     """Show one message in, taken apart beside what came; with `again`, what it says with the mapping in force."""
     found = board.reports.message(message_id)
@@ -75,7 +83,7 @@ def message(
 
 
 @router.get("/messages/{message_id}/raw")
-def raw(board: TheDashboard, message_id: Id) -> Response:
+def raw(board: TheDashboard, _: TheViewer, message_id: Id) -> Response:
     """Give one message in exactly as it came, to be kept."""
     headers = {"Content-Disposition": f'attachment; filename="message-{message_id}.hl7"'}
     found = board.reports.message(message_id)
@@ -83,7 +91,7 @@ def raw(board: TheDashboard, message_id: Id) -> Response:
 
 
 @router.get("/messages/out/{delivery_id}")
-def sent(request: Request, board: TheDashboard, pages: ThePages, delivery_id: Id) -> Response:
+def sent(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, delivery_id: Id) -> Response:
     """Show one message out, taken apart, with its attempts and how it was answered."""
     line, payload = board.reports.sent_message(delivery_id)
     return pages.render(

@@ -11,9 +11,9 @@ from fastapi.responses import RedirectResponse
 from broker.domain.delivery import Priority
 from broker.errors import InvalidValue
 from broker.web import security
+from broker.web.access import TheOperator, TheViewer
 from broker.web.delivery_filters import DeliveryFilters, TheFilters, filters_in
 from broker.web.pages import Id, Text, TheDashboard, ThePages
-from broker.web.pages.deliveries import ACTOR, Checked
 from broker.web.ports import Dashboard
 from broker.workflow.bulk import Wanted
 from broker.workflow.operations import Act, takes_kind
@@ -49,6 +49,7 @@ class Reverse:
 @router.get("/deliveries/review", include_in_schema=False)
 def review(
     request: Request,
+    _: TheOperator,
     board: TheDashboard,
     pages: ThePages,
     filters: TheFilters,
@@ -65,7 +66,7 @@ def review(
 
 
 @router.post("/operations")
-def start(request: Request, board: TheDashboard, pages: ThePages, _: Checked, fields: Fields) -> Response:
+def start(request: Request, board: TheDashboard, pages: ThePages, _: TheOperator, fields: Fields) -> Response:
     """Do what was confirmed: the first slice at once, the rest behind."""
     filters = filters_in(fields)
     do, to, priority = fields.get("do", ""), fields.get("to", ""), fields.get("priority", "")
@@ -81,7 +82,17 @@ def start(request: Request, board: TheDashboard, pages: ThePages, _: Checked, fi
     except ValueError:
         return _show(request, pages, board, filters, do, to, priority, problem="The form is not complete.")
     try:
-        wanted = _wanted(board, filters, do, to, priority, up_to=up_to, reason=reason, expected=expected)
+        wanted = _wanted(
+            board,
+            filters,
+            do,
+            to,
+            priority,
+            actor=request.state.who.name,
+            up_to=up_to,
+            reason=reason,
+            expected=expected,
+        )
         operation = board.actions.start(wanted)
     except InvalidValue as error:
         return _show(request, pages, board, filters, do, to, priority, problem=str(error), reason=reason)
@@ -92,6 +103,7 @@ def start(request: Request, board: TheDashboard, pages: ThePages, _: Checked, fi
 @router.get("/operations")
 def operations(
     request: Request,
+    _: TheViewer,
     board: TheDashboard,
     pages: ThePages,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
@@ -108,21 +120,23 @@ def operations(
 
 
 @router.get("/operations/{operation_id}")
-def operation(request: Request, board: TheDashboard, pages: ThePages, operation_id: Id) -> Response:
+def operation(
+    request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, operation_id: Id
+) -> Response:
     """Show one: how far it is, what was left alone and why, and the way back."""
     return pages.render(request, "operation.html", **_values(board, operation_id))
 
 
 @router.get("/operations/{operation_id}/live", include_in_schema=False)
-def live(request: Request, board: TheDashboard, pages: ThePages, operation_id: Id) -> Response:
+def live(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, operation_id: Id) -> Response:
     """Answer the part that changes."""
     return pages.render(request, "operation_live.html", **_values(board, operation_id))
 
 
 @router.post("/operations/{operation_id}/stop")
-def stop(board: TheDashboard, operation_id: Id, _: Checked) -> Response:
+def stop(board: TheDashboard, operation_id: Id, who: TheOperator) -> Response:
     """Do no more of it; what is done stays done."""
-    board.actions.stop(operation_id, actor=ACTOR)
+    board.actions.stop(operation_id, actor=who.name)
     return RedirectResponse(f"/operations/{operation_id}", status_code=303)
 
 
@@ -153,6 +167,7 @@ def _wanted(
     to: str,
     priority: str,
     *,
+    actor: str,
     up_to: int | None = None,
     reason: str = "",
     expected: int = 0,
@@ -161,7 +176,7 @@ def _wanted(
     return Wanted(
         act,
         filters.selection(now=board.clock.now(), zone=board.zone, up_to=up_to),
-        ACTOR,
+        actor,
         reason=reason or None,
         to=to or None if act is Act.RETARGET else None,
         priority=priority_named(priority) if act is Act.PRIORITY else None,
@@ -183,7 +198,7 @@ def _show(
 ) -> Response:
     told, act = None, Act.RETRY
     try:
-        wanted = _wanted(board, filters, do, to, priority)
+        wanted = _wanted(board, filters, do, to, priority, actor=request.state.who.name)
         act = wanted.act
         needs_more = (act is Act.RETARGET and not to) or (act is Act.PRIORITY and not priority)
         if not needs_more:

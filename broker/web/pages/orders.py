@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
 from broker.workflow.entries import Asked, asked_like, values_of
 
@@ -17,6 +18,7 @@ def orders(
     request: Request,
     board: TheDashboard,
     pages: ThePages,
+    _: TheViewer,
     page: ThePage,
     *,
     incomplete: bool = False,
@@ -42,6 +44,7 @@ def order(
     board: TheDashboard,
     pages: ThePages,
     order_id: Id,
+    _: TheViewer,
     device: Text = "",
     asks: Annotated[list[str] | None, Query(max_length=4)] = None,
 ) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from broker.web.access import TheViewer
 from broker.web.live import LiveOverview, TooManyViewers
 from broker.web.pages import TheDashboard, ThePages
 from broker.web.ports import Dashboard
@@ -31,19 +32,19 @@ def sections(board: Dashboard, pages: Pages) -> dict[str, str]:
 
 
 @router.get("/")
-def overview(request: Request, board: TheDashboard, pages: ThePages) -> Response:
+def overview(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer) -> Response:
     """Show the overview."""
     return pages.render(request, "overview.html", now_stands=situation(board))
 
 
 @router.get("/overview/live")
-def live(request: Request, board: TheDashboard, pages: ThePages) -> Response:
+def live(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer) -> Response:
     """Answer the part that changes, for a page that cannot be streamed to."""
     return pages.render(request, "overview_live.html", now_stands=situation(board))
 
 
 @router.get("/overview/stream")
-async def stream(request: Request) -> Response:
+async def stream(request: Request, _: TheViewer) -> Response:
     """Send every section of the page when it has changed, and the time every second."""
     viewers: LiveOverview = request.app.state.live
     try:

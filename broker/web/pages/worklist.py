@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Text, TheDashboard, ThePage, ThePages
 
 router = APIRouter()
@@ -16,6 +17,7 @@ def worklist(
     request: Request,
     board: TheDashboard,
     pages: ThePages,
+    _: TheViewer,
     page: ThePage,
     date: Annotated[str, Query(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = "",
     modality: Text = "",

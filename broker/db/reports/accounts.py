@@ -1,0 +1,70 @@
+"""Accounts, sessions and tokens as the pages ask for them with every request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from broker.db.reports.reading import Reader, mappings
+from broker.db.repositories.accounts import account_of, api_token_of
+from broker.db.schema import ACCOUNT, API_TOKEN, WEB_SESSION
+from broker.domain.access import Role
+from broker.workflow.accounts_port import Account, ApiToken, Session
+
+MAX_ROWS = 1000
+_SESSION = select(WEB_SESSION, ACCOUNT.c.name, ACCOUNT.c.role, ACCOUNT.c.is_disabled).join(
+    ACCOUNT, ACCOUNT.c.id == WEB_SESSION.c.account
+)
+
+
+class AccountReports(Reader):
+    """Implements the AccountReports port."""
+
+    def has_accounts(self) -> bool:
+        """Tell whether there is an account."""
+        with self._reading() as connection:
+            return connection.execute(select(ACCOUNT.c.id).limit(1)).first() is not None
+
+    def accounts(self) -> Sequence[Account]:
+        """List accounts by name."""
+        with self._reading() as connection:
+            rows = mappings(connection, select(ACCOUNT).order_by(ACCOUNT.c.name).limit(MAX_ROWS))
+            return [account_of(row) for row in rows]
+
+    def account(self, name: str) -> Account | None:
+        """Answer the account of a name."""
+        with self._reading() as connection:
+            rows = mappings(connection, select(ACCOUNT).where(ACCOUNT.c.name == name))
+            return account_of(rows[0]) if rows else None
+
+    def session(self, token_hash: bytes) -> Session | None:
+        """Answer the session a token opens, with its account as it is now."""
+        with self._reading() as connection:
+            rows = mappings(connection, _SESSION.where(WEB_SESSION.c.token_hash == token_hash))
+        if not rows:
+            return None
+        row = rows[0]
+        return Session(
+            id=row["id"],
+            account=row["account"],
+            name=row["name"],
+            role=Role(row["role"]),
+            is_disabled=bool(row["is_disabled"]),
+            address=row["address"],
+            created_at=row["created_at"],
+            seen_at=row["seen_at"],
+            hides_names=bool(row["hides_names"]),
+        )
+
+    def api_token(self, token_hash: bytes) -> ApiToken | None:
+        """Answer the token of a hash, whether it still opens anything or not."""
+        with self._reading() as connection:
+            rows = mappings(connection, select(API_TOKEN).where(API_TOKEN.c.token_hash == token_hash))
+            return api_token_of(rows[0]) if rows else None
+
+    def api_tokens(self) -> Sequence[ApiToken]:
+        """List tokens, newest first."""
+        with self._reading() as connection:
+            rows = mappings(connection, select(API_TOKEN).order_by(API_TOKEN.c.id.desc()).limit(MAX_ROWS))
+            return [api_token_of(row) for row in rows]

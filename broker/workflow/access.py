@@ -1,0 +1,22 @@
+"""Everything about who may come in, as the pages are given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.workflow.accounts import AccountAdministration
+from broker.workflow.accounts_port import AccountReports
+from broker.workflow.api_tokens import TokenAdministration
+from broker.workflow.audit import Audit
+from broker.workflow.sign_in import SignIn
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The use cases of the door."""
+
+    accounts: AccountAdministration
+    sign_in: SignIn
+    tokens: TokenAdministration
+    audit: Audit
+    reports: AccountReports
