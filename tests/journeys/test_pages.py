@@ -263,7 +263,7 @@ def test_every_text_stands_out_from_its_ground(chromium, broker, scheme):
 
 
 def test_the_handover_is_printed_on_one_sheet(chromium, broker, tmp_path):
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}")
+    context = a_context(chromium, broker)
     tab = context.new_page()
     tab.goto("/")
     tab.get_by_role("link", name="Handover of the last shift").click()

@@ -9,7 +9,7 @@ import pytest
 from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
-from tests.journeys.test_pages import chromium  # noqa: F401
+from tests.journeys.test_pages import a_context, chromium  # noqa: F401
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 
@@ -48,10 +48,8 @@ def broker(tmp_path_factory):
 def page(request, chromium, broker):  # noqa: F811
     """A tab; its console stays silent."""
     width, scripts = request.param
-    context = chromium.new_context(
-        base_url=f"http://127.0.0.1:{broker.web}",
-        viewport={"width": width, "height": 800},
-        java_script_enabled=scripts,
+    context = a_context(
+        chromium, broker, viewport={"width": width, "height": 800}, java_script_enabled=scripts
     )
     tab, said = context.new_page(), []
     tab.on("console", lambda message: said.append(message.text))
