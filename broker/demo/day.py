@@ -81,7 +81,7 @@ def _play(board: Board, folder: Path, stack: ExitStack) -> bool:
         if broker.started and not broker.alive:
             board.console.print(broker.last_words(), markup=False, highlight=False)
     passed = board.judge()
-    board.say(f"judged after {time.monotonic() - began:.0f} s · pages: http://127.0.0.1:{ports.web}/")
+    board.say(f"judged after {time.monotonic() - began:.0f} s · make an account and look: {broker.pages}")
     return passed
 
 

@@ -136,6 +136,13 @@ class BrokerProcess:
             time.sleep(0.1)
         raise TimeoutError(f"the broker does not answer:\n{self.last_words()}")
 
+    @property
+    def pages(self) -> str:
+        """Answer the link that makes the first account of the pages, or that of the pages once there is one."""
+        address = f"http://127.0.0.1:{self.ports.web}"
+        token = self.data_dir / "first-run-token"
+        return f"{address}/first-run#{token.read_text().strip()}" if token.exists() else f"{address}/"
+
     def ask(self, *arguments: str) -> list[dict[str, Any]]:
         """Answer what `broker … --json` prints. Raises RuntimeError when it fails."""
         answer: list[dict[str, Any]] = json.loads(self.tell(*arguments, "--json"))
