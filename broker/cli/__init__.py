@@ -8,6 +8,7 @@ import typer
 
 from broker import __version__
 from broker.cli import (
+    audit,
     backup,
     config,
     database,
@@ -22,6 +23,8 @@ from broker.cli import (
     orders,
     routes,
     serving,
+    tokens,
+    users,
     worklist,
 )
 from broker.errors import BrokerError
@@ -51,7 +54,21 @@ backup.add_to(app)
 demo.add_to(app)
 find.add_to(app)
 handover.add_to(app)
-for noun in (worklist, orders, images, routes, deliveries, destinations, messages, hl7, config, database):
+for noun in (
+    worklist,
+    orders,
+    images,
+    routes,
+    deliveries,
+    destinations,
+    messages,
+    hl7,
+    config,
+    database,
+    users,
+    tokens,
+    audit,
+):
     app.add_typer(noun.app)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.db.reports.accounts import AccountReports
+from broker.db.reports.audit import AuditReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.entries import SqlEntryReports
@@ -22,6 +23,7 @@ from broker.db.reports.worklist import WorklistReports
 
 class SqlReports(
     AccountReports,
+    AuditReports,
     WorklistReports,
     OrderReports,
     MessageReports,

@@ -1,0 +1,73 @@
+"""`broker audit`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    LimitOption,
+    open_cli,
+    show,
+)
+from broker.errors import InvalidValue
+from broker.workflow.audit_port import AuditQuestion
+
+app = typer.Typer(name="audit", help="Who did and who looked at what.", no_args_is_help=True)
+
+
+@app.command("verify")
+def verify(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
+    """Walk along the chain of the trail; exit 1 when an event was changed, taken out or cut off."""
+    from broker.db.seal import verify_events
+
+    with open_cli(config, data_dir) as broker:
+        found = verify_events(broker.engine)
+    for problem in found.problems:
+        print(problem)
+    print(f"{found.sealed} events checked, {found.unsealed} not sealed yet, {len(found.problems)} problems")
+    if found.problems:
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    *,
+    actor: Annotated[str, typer.Option(help="Name of an account, a device, or a sender.")] = "",
+    subject: Annotated[
+        str, typer.Option(help="patient:ID, order:NUMBER or study:UID, where NUMBER is the broker's own.")
+    ] = "",
+    since: Annotated[datetime | None, typer.Option(help="In the site's time.")] = None,
+    what: Annotated[str, typer.Option(help="Name of an event, such as viewed.")] = "",
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List events of the trail, newest first."""
+    kind, _, key = subject.partition(":")
+    if subject and (
+        kind not in {"patient", "order", "study"} or not key or (kind == "order" and not key.isdecimal())
+    ):
+        raise InvalidValue("--subject is patient:ID, order:NUMBER or study:UID")
+    with open_cli(config, data_dir) as broker:
+        rows = broker.reports.audit(
+            AuditQuestion(
+                actor=actor,
+                patient=key if kind == "patient" else "",
+                order=int(key) if kind == "order" else None,
+                study_instance_uid=key if kind == "study" else "",
+                since=None if since is None else since.replace(tzinfo=broker.zone),
+                what=what,
+            ),
+            limit=limit,
+        )
+    columns = ["at", "actor", "address", "what", "subject", "subject_id", "order", "study_instance_uid"]
+    show(rows, as_json=as_json, columns=columns)
