@@ -54,6 +54,8 @@ def dashboard(broker: Broker) -> Dashboard:
         access=broker.access,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),
         pace=Pace(per_s=20.0, burst=60),
+        routes=broker.loaded.routes,
+        try_study=lambda study: try_study(broker, study),
     )
 
 
@@ -157,6 +159,12 @@ def explain_study(broker: Broker, study_instance_uid: str) -> Sequence[Explained
     """Answer why each route did or did not take the images of a study."""
     with broker.units_of_work() as uow:
         return explain.explain_study(uow, study_instance_uid, routes_of=_routes_of)
+
+
+def try_study(broker: Broker, study_instance_uid: str) -> Sequence[ExplainedRoute]:
+    """Answer what the rules in force would decide about what has come of a study."""
+    with broker.units_of_work() as uow:
+        return explain.try_study(uow, study_instance_uid, routes=broker.loaded.routes)
 
 
 def explain_file(broker: Broker, path: Path) -> Sequence[ExplainedRoute]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from broker.cli.context import (
     plain,
     show,
 )
+
+if TYPE_CHECKING:
+    from broker.workflow.explain import ExplainedRoute
 
 app = typer.Typer(name="routes", help="Which images go where, and why.", no_args_is_help=True)
 
@@ -35,6 +39,10 @@ def explain(
     with open_cli(config, data_dir) as broker:
         is_file = Path(what).is_file()
         verdicts = explain_file(broker, Path(what)) if is_file else explain_study(broker, what)
+    _tell(verdicts, as_json=as_json)
+
+
+def _tell(verdicts: Sequence[ExplainedRoute], *, as_json: bool) -> None:
     if as_json:
         show(verdicts, as_json=True, columns=[])
     else:
@@ -51,9 +59,41 @@ def explain(
 
 @app.command("list")
 def list_(
-    *, as_json: JsonOption = False, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR
+    *,
+    days: Annotated[int, typer.Option(min=1, help="A rule that sent nothing for so many days is dead.")] = 30,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """List the routes in force, in their order."""
+    """List the routes in force, in their order: a sentence each, what they did today, and which are dead."""
+    from broker.workflow.rulebook import read_rulebook
+
     with open_cli(config, data_dir) as broker:
-        rows = [dict(route) for route in broker.loaded.site.routes]
-    show(rows, as_json=as_json, columns=["name", "when", "send", "unit"])
+        midnight = broker.clock.local_now().replace(hour=0, minute=0, second=0, microsecond=0)
+        book = read_rulebook(
+            broker.loaded.routes,
+            broker.reports,
+            now=broker.clock.now(),
+            midnight=midnight,
+            dead_after_days=days,
+        )
+        written = {str(route.get("name")): dict(route) for route in broker.loaded.site.routes}
+    rows = [
+        written.get(rule.name, {}) | plain(rule) | {"last_at": plain(rule.last_at)} for rule in book.rules
+    ]
+    show(rows, as_json=as_json, columns=["name", "state", "sentence", "matched_today", "last_at", "why"])
+
+
+@app.command("try")
+def try_(
+    study: Annotated[str, typer.Argument(help="A Study Instance UID.")],
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Say what the routes in force would decide about a study now; nothing is changed."""
+    from broker.dashboard import try_study
+
+    with open_cli(config, data_dir) as broker:
+        _tell(try_study(broker, study), as_json=as_json)

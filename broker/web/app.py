@@ -32,6 +32,7 @@ from broker.web.pages import (
     operations,
     orders,
     overview,
+    routes,
     sign_in,
     worklist,
 )
@@ -72,6 +73,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             operations,
             deliveries,
             destinations,
+            routes,
             images,
             instances,
             sign_in,

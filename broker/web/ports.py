@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import Protocol
 
+from broker.domain.rules import Routes
 from broker.workflow.access import Access
 from broker.workflow.bulk import Wanted
 from broker.workflow.entries import Asked, EntryReports, Sight
@@ -21,9 +22,10 @@ from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.ports import BulkOperation, Clock
 from broker.workflow.preview import Preview
 from broker.workflow.reports_port import Reports
+from broker.workflow.rules_port import RuleReports
 
 
-class PageReports(Reports, FindReports, EntryReports, MessageBoard, Protocol):
+class PageReports(Reports, FindReports, EntryReports, MessageBoard, RuleReports, Protocol):
     """Everything the pages read."""
 
 
@@ -148,3 +150,7 @@ class Dashboard:
     front: Front = Front()
     pace: Pace | None = None
     """None: no limit."""
+    routes: Routes = field(default_factory=Routes)
+    """The rules in force."""
+    try_study: Callable[[str], Sequence[ExplainedRoute]] = lambda _: ()
+    """Study Instance UID -> what the rules in force would decide now; empty: nothing has come of it."""

@@ -31,6 +31,7 @@ MEANING = {
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
     "silent": "attention", "overdue": "attention", "filling": "attention", "away": "attention", "full": "failing", "STAT": "failing",
+    "sends": "ok", "new": "quiet", "dead rule": "attention", "unknown study": "failing", "unrouted": "attention",
     "normal": "ok", "unknown": "quiet",
     "UNROUTED": "attention", "parked": "attention", "paused": "attention", "draining": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",

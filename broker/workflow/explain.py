@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from broker.domain.conditions import Operator, Verdict
-from broker.domain.facts import FactValues
+from broker.domain.facts import FactValues, order_facts, routing_facts
 from broker.domain.rules import Routes, RouteVerdict, decide
 from broker.workflow.ports import UnitOfWork
+from broker.workflow.reconciliation import JoinedOrder, join_key, join_order
 
 RoutesOf = Callable[[str], Routes]
 """Body of a stored configuration -> its compiled routes."""
@@ -86,6 +87,39 @@ def explain_study(uow: UnitOfWork, study_instance_uid: str, *, routes_of: Routes
         )
     answers.sort(key=lambda answer: answer[:2])
     return [explained for _, _, explained in answers]
+
+
+def try_study(uow: UnitOfWork, study_instance_uid: str, *, routes: Routes) -> list[ExplainedRoute]:
+    """Explain what these routes would decide about what has come of a study, if it came now; nothing is changed.
+
+    A header field no route asked for when an image came was not kept with it, and shows as missing.
+    """
+    joined: dict[tuple[str, ...], JoinedOrder] = {}
+    groups: dict[tuple[tuple[str, ...], tuple[tuple[str, ...] | None, ...]], list[int]] = {}
+    samples: dict[tuple[tuple[str, ...], tuple[tuple[str, ...] | None, ...]], FactValues] = {}
+    keys = sorted(routes.keys)
+    for instance in uow.instances.of_study(study_instance_uid):
+        key = join_key(instance)
+        if key not in joined:
+            joined[key] = join_order(uow, instance)
+        facts = routing_facts(
+            instance.facts,
+            calling_ae_title=instance.calling_ae_title,
+            order=order_facts(joined[key].views, keys=routes.order_keys),
+        )
+        group = (joined[key].conflicts, tuple(facts.get(key) for key in keys))
+        groups.setdefault(group, []).append(instance.id)
+        samples.setdefault(group, facts)
+    answers = [
+        (
+            place,
+            _explained(verdict, instances=len(instances), conflicts=group[0], example=instances[0]),
+        )
+        for group, instances in groups.items()
+        for place, verdict in enumerate(decide(routes, samples[group]).verdicts())
+    ]
+    answers.sort(key=lambda answer: answer[0])
+    return [explained for _, explained in answers]
 
 
 def _explained(

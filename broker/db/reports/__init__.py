@@ -12,6 +12,7 @@ from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
+from broker.db.reports.rules import SqlRuleReports
 from broker.db.reports.selections import SelectionReports
 from broker.db.reports.shift import ShiftReports
 from broker.db.reports.sources import SourceReports
@@ -33,6 +34,7 @@ class SqlReports(
     StudyReports,
     DeliveryReports,
     SelectionReports,
+    SqlRuleReports,
     DestinationReports,
     OverviewReports,
     ShiftReports,

@@ -13,6 +13,7 @@ from broker.web.api import (
     operations,
     orders,
     overview,
+    routes,
     sources,
     studies,
     worklist,
@@ -30,6 +31,7 @@ for _noun in (
     studies,
     operations,
     deliveries,
+    routes,
     sources,
 ):
     router.include_router(_noun.router)
