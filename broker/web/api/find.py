@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard
 from broker.web.pages.find import MAX_CHARACTERS, group_named, page_of
+from broker.web.viewing import TheViewing
 from broker.workflow.find_port import Found
 
 router = APIRouter()
@@ -27,12 +28,14 @@ class Question(BaseModel):
 
 
 @router.post("/api/find")
-def find(board: TheDashboard, _: TheViewer, question: Question) -> dict[str, Any]:
+def find(board: TheDashboard, _: TheViewer, seen: TheViewing, question: Question) -> dict[str, Any]:
     """Answer what a text names exactly and what begins with it, by group; `only` is the page of a single exact hit."""
     if question.group is not None:
         found = board.reports.find_more(question.q, group_named(question.group), after=question.after)
+        seen.found([found], searched=question.q)
         return {"only": None, "groups": [_group(found)]}
     findings = board.reports.find(question.q)
+    seen.found(findings.groups, searched=question.q)
     only = page_of(findings) if findings.only is not None else None
     return {"only": only, "groups": [_group(found) for found in findings.groups]}
 

@@ -11,6 +11,7 @@ from broker.web.access import TheViewer
 from broker.web.api.reading import rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.web.pages.messages import Before, Day, Kind, filter_of, readable
+from broker.web.viewing import TheViewing
 from broker.workflow.reports_port import MAX_PAGE
 
 router = APIRouter()
@@ -50,9 +51,10 @@ def sent_messages(
 
 
 @router.get("/api/messages/{message_id}")
-def message(board: TheDashboard, _: TheViewer, message_id: Id) -> dict[str, Any]:
+def message(board: TheDashboard, _: TheViewer, seen: TheViewing, message_id: Id) -> dict[str, Any]:
     """Answer one message: as it came, taken apart, what it says with the mapping in force, and what we answered."""
     found = board.reports.message(message_id)
+    seen.opened(message=message_id, order=found.line.order_id)
     return {
         **asdict(found.line),
         "raw": readable(found.raw),

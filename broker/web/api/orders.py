@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from broker.web.access import TheViewer
 from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Id, Text, TheDashboard
+from broker.web.viewing import TheViewing
 from broker.workflow.entries import Asked, asked_like, values_of
 
 router = APIRouter()
@@ -19,6 +20,7 @@ router = APIRouter()
 def orders(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     page: ApiPage,
     *,
     incomplete: bool = False,
@@ -26,25 +28,32 @@ def orders(
     q: Text = "",
 ) -> list[dict[str, Any]]:
     """List orders."""
-    return rows(board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page))
+    lines = board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page)
+    seen.listed(lines, searched=q)
+    return rows(lines)
 
 
 @router.get("/api/orders/{order_id}")
-def order(board: TheDashboard, _: TheViewer, order_id: Id) -> dict[str, Any]:
+def order(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> dict[str, Any]:
     """Answer one order."""
-    return asdict(board.reports.order(order_id))
+    line = board.reports.order(order_id)
+    seen.opened(order=order_id)
+    return asdict(line)
 
 
 @router.get("/api/orders/{order_id}/timeline")
-def order_timeline(board: TheDashboard, _: TheViewer, order_id: Id) -> list[dict[str, Any]]:
+def order_timeline(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> list[dict[str, Any]]:
     """Answer what happened to one order."""
-    return rows(board.reports.order_timeline(order_id))
+    entries = board.reports.order_timeline(order_id)
+    seen.opened(order=order_id)
+    return rows(entries)
 
 
 @router.get("/api/orders/{order_id}/entry")
-def entry(board: TheDashboard, _: TheViewer, order_id: Id) -> list[dict[str, Any]]:
+def entry(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> list[dict[str, Any]]:
     """Answer every value scanners are told of an order, with its source."""
     board.reports.order(order_id)
+    seen.opened(order=order_id)
     return rows(values_of([found for found, _ in board.reports.order_entries(order_id)]))
 
 
@@ -52,6 +61,7 @@ def entry(board: TheDashboard, _: TheViewer, order_id: Id) -> list[dict[str, Any
 def sights(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     order_id: Id,
     device: Text,
     *,
@@ -61,6 +71,7 @@ def sights(
 ) -> list[dict[str, Any]]:
     """Answer whether a device would be shown an order now, and why not; it asks as it last did, unless told."""
     board.reports.order(order_id)
+    seen.opened(order=order_id)
     usual = asked_like(board.reports.last_query(device))
     asked = Asked(
         usual.own_station if station is None else station,

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from broker.web.access import TheViewer
 from broker.web.api.reading import ApiPage, rows
 from broker.web.pages import Text, TheDashboard
+from broker.web.viewing import TheViewing
 
 router = APIRouter()
 
@@ -17,6 +18,7 @@ router = APIRouter()
 def worklist(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     page: ApiPage,
     modality: Text = "",
     station: Text = "",
@@ -24,12 +26,12 @@ def worklist(
     q: Text = "",
 ) -> list[dict[str, Any]]:
     """List scheduled procedure steps."""
-    return rows(
-        board.reports.worklist(
-            modality=modality or None,
-            station=station or None,
-            status=status or None,
-            text=q or None,
-            page=page,
-        )
+    lines = board.reports.worklist(
+        modality=modality or None,
+        station=station or None,
+        status=status or None,
+        text=q or None,
+        page=page,
     )
+    seen.listed(lines, searched=q)
+    return rows(lines)

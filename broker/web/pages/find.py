@@ -12,6 +12,7 @@ from broker.errors import InvalidValue
 from broker.web import security
 from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard, ThePages
+from broker.web.viewing import TheViewing
 from broker.workflow.find_port import Findings, FoundGroup
 
 router = APIRouter()
@@ -32,7 +33,9 @@ def ask(request: Request, pages: ThePages, _: TheViewer) -> Response:
 
 
 @router.post("/find")
-def find(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, fields: Fields) -> Response:
+def find(
+    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, seen: TheViewing, fields: Fields
+) -> Response:
     """Go to the one object that is named exactly, else show what was found, group by group."""
     text = fields.get("q", "").replace("\x00", "").strip()
     if len(text) > MAX_CHARACTERS:
@@ -46,8 +49,10 @@ def find(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, f
         )
     if "group" in fields:
         found = board.reports.find_more(text, group_named(fields["group"]), after=fields.get("after", ""))
+        seen.found([found], searched=text)
         return pages.render(request, "find.html", q=text, groups=[found], problem="")
     findings = board.reports.find(text)
+    seen.found(findings.groups, searched=text)
     if findings.only is not None:
         return RedirectResponse(page_of(findings), status_code=303)
     return pages.render(request, "find.html", q=text, groups=findings.groups, problem="")

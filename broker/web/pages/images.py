@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from broker.errors import NotFound
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Name, Text, TheDashboard, ThePage, ThePages
+from broker.web.viewing import TheViewing
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.reports_port import Page
 
@@ -22,12 +23,14 @@ def images(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    seen: TheViewing,
     page: ThePage,
     state: Text = "",
     q: Text = "",
 ) -> Response:
     """List studies, newest first."""
     lines = board.reports.studies(state=state or None, text=q or None, page=page)
+    seen.listed(lines[:ROWS], searched=q)
     filters = {"state": state, "q": q}
     return pages.render(
         request,
@@ -41,12 +44,18 @@ def images(
 
 @router.get("/studies/{study_instance_uid}")
 def study(
-    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, study_instance_uid: Name
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    _: TheViewer,
+    seen: TheViewing,
+    study_instance_uid: Name,
 ) -> Response:
     """Show one study: its timeline, its deliveries, and why each route did or did not take it."""
     entries = board.reports.study_timeline(study_instance_uid)
     if not entries:
         raise NotFound("Nothing is known of this study.")
+    seen.opened(study=study_instance_uid)
     return pages.render(
         request,
         "study.html",

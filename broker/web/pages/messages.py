@@ -12,6 +12,7 @@ from broker.errors import InvalidValue
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
 from broker.web.ports import Dashboard
+from broker.web.viewing import TheViewing
 from broker.workflow.messages_port import MessageFilter
 
 router = APIRouter()
@@ -60,6 +61,7 @@ def messages(
 def message(
     request: Request,
     _: TheViewer,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     message_id: Id,
@@ -68,6 +70,7 @@ def message(
 ) -> Response:
     """Show one message in, taken apart beside what came; with `again`, what it says with the mapping in force."""
     found = board.reports.message(message_id)
+    seen.opened(message=message_id, order=found.line.order_id)
     raw = readable(found.raw)
     return pages.render(
         request,
@@ -83,17 +86,21 @@ def message(
 
 
 @router.get("/messages/{message_id}/raw")
-def raw(board: TheDashboard, _: TheViewer, message_id: Id) -> Response:
+def raw(board: TheDashboard, _: TheViewer, seen: TheViewing, message_id: Id) -> Response:
     """Give one message in exactly as it came, to be kept."""
     headers = {"Content-Disposition": f'attachment; filename="message-{message_id}.hl7"'}
     found = board.reports.message(message_id)
+    seen.opened(message=message_id, order=found.line.order_id)
     return Response(found.raw, media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/messages/out/{delivery_id}")
-def sent(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, delivery_id: Id) -> Response:
+def sent(
+    request: Request, _: TheViewer, seen: TheViewing, board: TheDashboard, pages: ThePages, delivery_id: Id
+) -> Response:
     """Show one message out, taken apart, with its attempts and how it was answered."""
     line, payload = board.reports.sent_message(delivery_id)
+    seen.opened(delivery=delivery_id, order=line.order_id)
     return pages.render(
         request,
         "message_out.html",

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
+from broker.web.viewing import TheViewing
 from broker.workflow.entries import Asked, asked_like, values_of
 
 router = APIRouter()
@@ -19,6 +20,7 @@ def orders(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    seen: TheViewing,
     page: ThePage,
     *,
     incomplete: bool = False,
@@ -27,6 +29,7 @@ def orders(
 ) -> Response:
     """List orders, newest change first."""
     lines = board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page)
+    seen.listed(lines[:ROWS], searched=q)
     filters = {"incomplete": "true" if incomplete else "", "status": status, "q": q}
     return pages.render(
         request,
@@ -45,11 +48,13 @@ def order(
     pages: ThePages,
     order_id: Id,
     _: TheViewer,
+    seen: TheViewing,
     device: Text = "",
     asks: Annotated[list[str] | None, Query(max_length=4)] = None,
 ) -> Response:
     """Show what happened to one order, oldest first; with `device`, whether that one would be shown it now."""
     line = board.reports.order(order_id)
+    seen.opened(order=order_id)
     entries = [entry for entry, _ in board.reports.order_entries(order_id)]
     last, asked, sights = None, Asked(), None
     if device:

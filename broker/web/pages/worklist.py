@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Text, TheDashboard, ThePage, ThePages
+from broker.web.viewing import TheViewing
 
 router = APIRouter()
 
@@ -18,6 +19,7 @@ def worklist(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    seen: TheViewing,
     page: ThePage,
     date: Annotated[str, Query(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = "",
     modality: Text = "",
@@ -34,6 +36,7 @@ def worklist(
         text=q or None,
         page=page,
     )
+    seen.listed(lines[:ROWS], searched=q)
     filters = {"date": date, "modality": modality, "station": station, "status": status, "q": q}
     return pages.render(
         request,

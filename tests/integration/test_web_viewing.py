@@ -1,0 +1,81 @@
+"""Who was shown a patient can be told: every page and call that names one leaves an event before it answers."""
+
+import pytest
+
+from broker.web.app import create_app
+from broker.web.security import FIELD, HEADER
+from broker.workflow.audit_port import AuditQuestion
+from tests.doors import form_token, signed_in
+from tests.integration.test_web import STUDY, actions, board, hospital, store  # noqa: F401
+
+
+@pytest.fixture
+def viewer(board):  # noqa: F811
+    return signed_in(create_app(board), "viewer")
+
+
+def views(board, what="viewed"):  # noqa: F811
+    return board.reports.audit(AuditQuestion(actor="viewer", what=what), limit=500)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/worklist",
+        "/orders",
+        "/orders/1",
+        "/images",
+        f"/studies/{STUDY}",
+        "/messages/1",
+        "/messages/1/raw",
+        "/api/worklist",
+        "/api/orders",
+        "/api/orders/1",
+        "/api/orders/1/timeline",
+        "/api/orders/1/entry",
+        "/api/studies",
+        f"/api/studies/{STUDY}/timeline",
+        f"/api/studies/{STUDY}/routes",
+        "/api/messages/1",
+    ],
+)
+def test_what_names_a_patient_leaves_who_was_shown_which_order_from_where(viewer, board, hospital, path):  # noqa: F811
+    assert viewer.get(path).status_code == 200
+    seen = views(board)
+    about = {(line.order, line.study_instance_uid) for line in seen}
+    assert about & {(hospital["order"], None), (hospital["order"], STUDY), (None, STUDY)}
+    assert {line.address for line in seen} == {"testclient"}
+    assert "1.2.826" not in str([line.details for line in seen]), "the page is named without its ids"
+    viewer.get(path)
+    assert len(views(board)) == len(seen), "the same look within a minute"
+
+
+def test_a_search_leaves_its_words_and_what_was_found(viewer, board, hospital):  # noqa: F811
+    secret = form_token(viewer.get("/find").text)
+    viewer.post("/find", data={FIELD: secret, "q": "haydn"})
+    viewer.post("/api/find", json={"q": "A1"}, headers={HEADER: secret})
+    viewer.get("/orders?q=HAYDN2")
+    assert [line.details["text"] for line in views(board, "searched")] == ["HAYDN2", "A1", "haydn"]
+    assert {line.order for line in views(board)} >= {1, 2}
+
+
+@pytest.mark.parametrize(
+    "path", ["/orders/999", "/studies/9.9", "/messages/999", "/api/studies/9.9/timeline"]
+)
+def test_what_is_not_there_was_not_seen(viewer, board, hospital, path):  # noqa: F811
+    viewer.get(path)
+    assert views(board) == []
+
+
+def test_what_cannot_be_written_down_is_not_shown(board, hospital, monkeypatch):  # noqa: F811
+    from broker.errors import DatabaseUnavailable
+
+    viewer = signed_in(create_app(board), "viewer")
+
+    def away(*args, **kwargs):
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(type(board.access.audit), "_write", away)
+    answer = viewer.get("/orders/1")
+    assert answer.status_code == 503
+    assert "HAYDN" not in answer.text
