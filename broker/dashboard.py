@@ -20,6 +20,7 @@ from broker.insight import BrokerInsight
 from broker.resources import Resources
 from broker.roles import reachable
 from broker.settings import Site
+from broker.support_bundle import support_bundle
 from broker.web.ports import Dashboard, DestinationFacts, Front, Pace
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
@@ -56,6 +57,7 @@ def dashboard(broker: Broker) -> Dashboard:
         pace=Pace(per_s=20.0, burst=60),
         routes=broker.loaded.routes,
         try_study=lambda study: try_study(broker, study),
+        support_bundle=lambda actor: support_bundle(broker, actor=actor),
     )
 
 

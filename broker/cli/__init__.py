@@ -23,6 +23,7 @@ from broker.cli import (
     orders,
     routes,
     serving,
+    support,
     tokens,
     users,
     worklist,
@@ -54,6 +55,7 @@ backup.add_to(app)
 demo.add_to(app)
 find.add_to(app)
 handover.add_to(app)
+support.add_to(app)
 for noun in (
     worklist,
     orders,

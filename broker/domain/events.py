@@ -87,6 +87,7 @@ class EventName(Enum):
     DEVICE_REFUSED = "device refused"
     CONFIGURATION_LOADED = "configuration loaded"
     BACKUP_WRITTEN = "backup written"
+    SUPPORT_BUNDLE_MADE = "support bundle made"  # left the house with whoever asked for it
     ACCOUNT_ADDED = "account added"
     ACCOUNT_CHANGED = "account changed"
     ACCOUNT_DISABLED = "account disabled"

@@ -154,3 +154,5 @@ class Dashboard:
     """The rules in force."""
     try_study: Callable[[str], Sequence[ExplainedRoute]] = lambda _: ()
     """Study Instance UID -> what the rules in force would decide now; empty: nothing has come of it."""
+    support_bundle: Callable[[str], bytes] = lambda _: b""
+    """Actor -> a tar.gz for who helps from afar."""

@@ -16,6 +16,7 @@ from broker.web.api import (
     routes,
     sources,
     studies,
+    support,
     worklist,
 )
 
@@ -33,5 +34,6 @@ for _noun in (
     deliveries,
     routes,
     sources,
+    support,
 ):
     router.include_router(_noun.router)
