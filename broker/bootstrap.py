@@ -25,7 +25,7 @@ from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_eng
 from broker.db.installation import uid_namespace
 from broker.db.migrate import is_current, migrate
 from broker.db.reports import SqlReports
-from broker.db.seal import seal_events
+from broker.db.seal import seal_events, verify_events
 from broker.db.traffic import count_traffic, learn_rhythms, measure_images
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.destinations import DestinationRegistry
@@ -281,6 +281,7 @@ class Broker:
             tokens=TokenAdministration(self.units_of_work, self.reports, self.clock),
             audit=Audit(self.units_of_work, self.clock),
             reports=self.reports,
+            verify=lambda: verify_events(self.engine),
         )
 
     # ---- images ----

@@ -6,6 +6,7 @@ from argon2 import PasswordHasher
 from fastapi.testclient import TestClient
 
 from broker.db.reports import SqlReports
+from broker.db.seal import verify_events
 from broker.domain.access import Role
 from broker.files.first_run import FirstRunFile
 from broker.passwords import Argon2idHasher
@@ -36,6 +37,7 @@ def an_access(engine, units_of_work, clock, folder, *, hasher=None):
         tokens=TokenAdministration(units_of_work, reports, clock),
         audit=Audit(units_of_work, clock),
         reports=reports,
+        verify=lambda: verify_events(engine),
     )
 
 

@@ -22,6 +22,7 @@ from broker.web.access import TheViewer, identify, refuse_undeclared
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import (
+    admin,
     deliveries,
     destinations,
     find,
@@ -76,6 +77,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             routes,
             images,
             instances,
+            admin,
             sign_in,
         )
     ]

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from broker.workflow.accounts import AccountAdministration
 from broker.workflow.accounts_port import AccountReports
 from broker.workflow.api_tokens import TokenAdministration
 from broker.workflow.audit import Audit
+from broker.workflow.audit_port import AuditReports, Verification
 from broker.workflow.sign_in import SignIn
+
+
+class AccessReports(AccountReports, AuditReports, Protocol):
+    """Everything the door reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,4 +26,6 @@ class Access:
     sign_in: SignIn
     tokens: TokenAdministration
     audit: Audit
-    reports: AccountReports
+    reports: AccessReports
+    verify: Callable[[], Verification]
+    """Walks along the whole chain of the audit trail."""

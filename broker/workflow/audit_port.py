@@ -48,3 +48,22 @@ class AuditReports(Protocol):
     ) -> Sequence[AuditLine]:
         """Answer events that fit, newest first; `before` is the id of the last one seen."""
         ...
+
+
+class Verification(Protocol):
+    """What a walk along the chain of the trail found."""
+
+    @property
+    def sealed(self) -> int:
+        """Events whose seal was checked."""
+        ...
+
+    @property
+    def unsealed(self) -> int:
+        """Events that wait for the sealer."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Empty: nothing was changed, taken out or cut off since it was sealed."""
+        ...

@@ -646,3 +646,73 @@ def test_an_address_that_asks_too_fast_is_told_to_wait_and_others_are_not(board,
     assert all(TestClient(app, client=("127.0.0.1", 1)).get("/sign-in").is_success for _ in range(70))
     clock.advance(1)
     assert [fast.get("/sign-in").status_code for _ in range(21)] == [200] * 20 + [429]
+
+
+# ---- the page of the admin ------------------------------------------------------------------------------
+
+
+def press(browser, path, **fields):
+    return browser.post(path, data={FIELD: form_token(browser.get("/admin").text), **fields})
+
+
+def test_an_admin_adds_changes_and_disables_accounts_on_one_page(app, board):  # noqa: F811
+    browser = signed_in(app)
+    weak = press(browser, "/admin/accounts", name="Zoë", role="viewer", password="short")
+    assert (weak.status_code, "at least 12" in weak.text, 'value="Zoë"' in weak.text) == (422, True, True)
+    assert "viewer, operator or admin" in press(browser, "/admin/accounts", name="x", role="god").text
+    given = {"name": "Zoë", "role": "viewer", "password": "three lamps, no door"}
+    assert press(browser, "/admin/accounts", **given).status_code == 303
+    assert press(browser, "/admin/accounts", **given).status_code == 409
+    guest = a_browser(app)
+    assert sign_in(guest, "zoë", given["password"]).status_code == 303
+    assert press(browser, "/admin/accounts/zoë/role", role="operator").status_code == 303
+    assert guest.get("/account").status_code == 303
+    assert press(browser, "/admin/accounts/zoë/password", password="four lamps, no door").status_code == 303
+    assert sign_in(guest, "zoë", "four lamps, no door").status_code == 303
+    assert press(browser, "/admin/accounts/zoë/disable").status_code == 303
+    assert guest.get("/account").status_code == 303
+    assert press(browser, "/admin/accounts/zoë/enable").status_code == 303
+    assert press(browser, "/admin/accounts/nobody/enable").status_code == 404
+    only = press(browser, "/admin/accounts/admin/disable")
+    assert (only.status_code, "only admin" in only.text) == (409, True)
+    assert {event["actor"] for event in events(board, "account disabled")} == {"admin"}
+
+
+def test_a_token_is_shown_once_and_revoked(app):
+    browser = signed_in(app)
+    assert press(browser, "/admin/tokens", label="", role="viewer", days="9").status_code == 422
+    assert press(browser, "/admin/tokens", label="prom", role="viewer", days="9999").status_code == 422
+    made = press(browser, "/admin/tokens", label="<b>prom", role="viewer", days="9").text
+    import re
+
+    token = re.search(r"<code>(wlb_[^<]+)</code>", made)[1]
+    program = TestClient(app, headers={"authorization": f"Bearer {token}"})
+    assert program.get("/api/orders").status_code == 200
+    assert program.get("/admin").status_code == 403
+    listed = browser.get("/admin").text
+    assert token not in listed
+    assert "&lt;b&gt;prom" in listed
+    assert press(browser, "/admin/tokens/1/revoke").status_code == 303
+    assert program.get("/api/orders").status_code == 401
+
+
+def test_who_looked_at_a_patient_is_asked_on_a_page_and_verified(app, board, hospital, sqlite_engine):  # noqa: F811
+    from broker.db.seal import seal_events
+
+    signed_in(app, "viewer").get(f"/orders/{hospital['order']}")
+    browser = signed_in(app)
+    found = press(browser, "/admin/audit", patient="PID1", what="viewed")
+    assert found.url.path == "/admin/audit"
+    assert "PID1" not in str(found.url)
+    rows = found.text.partition("<tbody>")[2]
+    assert "<bdi>viewer</bdi>" in rows
+    assert f'href="/orders/{hospital["order"]}"' in rows
+    assert "Nothing fits" in press(browser, "/admin/audit", patient="NOBODY").text
+    for wrong in ({"order": "x"}, {"since": "yesterday"}, {"before": "-1"}):
+        assert press(browser, "/admin/audit", **wrong).status_code == 422
+    seal_events(sqlite_engine)
+    assert "Nothing was changed" in press(browser, "/admin/audit/verify").text
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE event SET actor = 'x' WHERE seal_no = 1")
+    assert "not what was sealed" in press(browser, "/admin/audit/verify").text
+    assert "Admin" not in signed_in(app, "viewer").get("/").text
