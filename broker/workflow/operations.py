@@ -111,7 +111,7 @@ def act_in(uow: UnitOfWork, delivery: Delivery, asked: Asked, *, now: datetime) 
         case Act.RETARGET:
             return _retarget(uow, delivery, asked, now)
         case Act.PRIORITY:
-            return _prioritise(uow, delivery, asked, now)
+            return _prioritise(uow, delivery, asked)
 
 
 def retry(delivery_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
@@ -163,13 +163,13 @@ def _release(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -
     return True
 
 
-def _prioritise(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> bool:
+def _prioritise(uow: UnitOfWork, delivery: Delivery, asked: Asked) -> bool:
     if delivery.state not in ALLOWED[Act.PRIORITY]:
         raise IllegalTransition(f"A delivery that is {delivery.state.value} does not wait for its turn.")
     if delivery.priority == asked.priority:
         return False
     if not uow.deliveries.prioritise(
-        delivery.id, source=delivery.state, priority=asked.priority, now=now, operation=asked.operation
+        delivery.id, source=delivery.state, priority=asked.priority, operation=asked.operation
     ):
         raise IllegalTransition(f"The delivery is no longer {delivery.state.value}.")
     more: dict[str, Detail] = {"before": delivery.priority, "priority": int(asked.priority)}

@@ -79,7 +79,7 @@ class Placement:
         urgency = self._priorities.get(target, DEFAULT_PRIORITY)
         if urgency < found.priority:
             # Its order came late, or was made urgent meanwhile.
-            deliveries.prioritise(found.id, source=found.state, priority=urgency, now=now)
+            deliveries.prioritise(found.id, source=found.state, priority=urgency)
         deliveries.add_items(found.id, instances)
         if found.state is DeliveryState.PENDING and found.due_at <= now:
             kind = target.destination.kind

@@ -639,7 +639,6 @@ class Deliveries(Protocol):
         *,
         source: DeliveryState,
         priority: int,
-        now: datetime,
         operation: int | None = None,
     ) -> bool:
         """Change the priority while the row is in `source`; False when it moved on."""

@@ -242,11 +242,13 @@ class SqlDeliveryQueue:
         *,
         source: DeliveryState,
         priority: int,
-        now: datetime,
         operation: int | None = None,
     ) -> bool:
-        """Change the priority while the row is in `source`; False when it moved on. Its lease is not touched."""
-        values: dict[str, Any] = {"priority": priority, "updated_at": now}
+        """Change the priority while the row is in `source`; False when it moved on. Its lease is not touched.
+
+        Nor is `updated_at`: how long it was to wait is told from there, should the clock be set back.
+        """
+        values: dict[str, Any] = {"priority": priority}
         if operation is not None:
             values["operation"] = operation
         condition = and_(DELIVERY.c.id == delivery, DELIVERY.c.state == source.value)

@@ -10,6 +10,7 @@ from broker.domain.delivery import (
     ItemState,
     Misconfigured,
     MoreToSend,
+    Priority,
     Rejected,
     RetryLater,
     RetryPolicy,
@@ -19,6 +20,7 @@ from broker.errors import DatabaseUnavailable, LeaseLost, StorageFull
 from broker.workflow.deliveries import deliver
 from broker.workflow.destination_health import note_misconfigured
 from broker.workflow.lease_watch import LeaseWatch
+from broker.workflow.operations import Act, Asked, act_on
 from broker.workflow.ports import DestinationHealth, ItemResult, Task
 from broker.workflow.sending import SendingLimits, Worker
 from broker.workflow.sweep import SweepLimits, probe, sweep
@@ -469,6 +471,18 @@ def test_a_clock_that_was_set_back_lets_nothing_wait_longer_than_was_meant(ward,
     ward.clock.advance(1)
     sweep(ward.broker, limits=SWEEP, watch=watch)
     assert ward.row(later).due_at == ward.clock.now() + meant - timedelta(seconds=1)
+
+
+def test_a_new_priority_after_the_clock_was_set_back_makes_nothing_wait_longer(ward):
+    key = ward.owe()
+    ward.archive.script = [RetryLater("busy", first_delay_s=60)]
+    ward.deliver(key)
+    meant = ward.row(key).due_at - ward.clock.now()
+    ward.clock.jump(timedelta(hours=-1))
+    asked = Asked(Act.PRIORITY, "anna", priority=Priority.LOW)
+    assert act_on(key, asked, ward.broker.units_of_work, ward.clock)
+    ward.sweep()
+    assert ward.row(key).due_at == ward.clock.now() + meant
 
 
 def test_a_clock_that_was_set_back_keeps_no_destination_closed_for_long(ward):
