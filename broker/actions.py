@@ -9,6 +9,8 @@ from broker.destination_tests import DestinationTests
 from broker.errors import NotFound
 from broker.workflow import bulk, holds, operations
 from broker.workflow.bulk import Wanted
+from broker.workflow.devices import Welcome, admit, end_admission
+from broker.workflow.devices_port import Admission
 from broker.workflow.holds import Hold
 from broker.workflow.idempotency import RequestKey
 from broker.workflow.operations import Act, Asked, Target
@@ -86,6 +88,14 @@ class Actions:
         """Talk to a destination off this thread; False when a test of it runs already."""
         self._known(destination)
         return self._tests.start(destination, actor=actor)
+
+    def admit(self, welcome: Welcome) -> Admission:
+        """Let a device in for a time; the listeners know within two seconds."""
+        return admit(welcome, self._broker.units_of_work, self._broker.clock)
+
+    def end_admission(self, admission: int, *, actor: str) -> bool:
+        """Let a device in no longer; False when that was over already."""
+        return end_admission(admission, self._broker.units_of_work, self._broker.clock, actor=actor)
 
     def retry(self, delivery: int, *, actor: str) -> None:
         """Try a delivery again now."""

@@ -45,6 +45,7 @@ from broker.workflow.api_tokens import TokenAdministration
 from broker.workflow.audit import Audit
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
+from broker.workflow.devices import tidy_devices
 from broker.workflow.idempotency import forget_keys
 from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
 from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
@@ -231,6 +232,7 @@ class Broker:
             Chore("count traffic", 20.0, self._count_traffic),
             Chore("measure the images", 600.0, lambda: measure_images(self.engine, now=self.clock.now())),
             Chore("bulk operations", 0.0, self._work_off),
+            Chore("tidy devices", 15.0, lambda: tidy_devices(self.units_of_work, self.clock)),
             Chore("forget idempotency keys", 3600.0, lambda: forget_keys(self.units_of_work, self.clock)),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from broker.bootstrap import Broker
 from broker.db.worklist_query import SqlWorklistReader
-from broker.dicom.admission import AdmittedDevice, DevicePolicy, UnknownDevices
-from broker.dicom.association_log import AssociationLog
+from broker.dicom.admission import AdmittedDevice, DevicePolicy, GuestList, Nobody, UnknownDevices
+from broker.dicom.device_log import DeviceLog
+from broker.dicom.guests import Guests
 from broker.dicom.network.client import Proposal, Timeouts, open_association
 from broker.dicom.network.limits import ServerLimits
 from broker.dicom.network.negotiation import Offers
@@ -45,8 +46,18 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
     )
     offers = [verification_offer()]
     closers: list[Callable[[], None]] = []
+    device_log = DeviceLog(
+        broker.units_of_work,
+        broker.clock.now,
+        own_title=site.site.ae_title,
+        listed=frozenset(device.ae_title for device in site.devices),
+    )
+    device_log.start()
+    guests = Guests(lambda now: broker.reports.admitted(now=now), broker.clock.now)
+    guests.start()
+    closers += [guests.stop, device_log.stop]
     if others:
-        query_log = QueryLog(broker.units_of_work)
+        query_log = QueryLog(broker.units_of_work, answered=device_log.answered)
         query_log.start()
         closers.append(query_log.stop)
         performed = performed_step_service(broker)
@@ -66,11 +77,11 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         listen.host,
         listen.port,
         offers=Offers(offers, otherwise=fallback),
-        policy=admission(broker, listen.host),
+        policy=admission(broker, listen.host, guests),
         limits=server_limits(broker),
         tls=_dicom_tls(broker, listen.tls),
         reuse_port=listen.processes > 1,
-        observer=AssociationLog(),
+        observer=device_log,
     )
 
     def close_all() -> None:
@@ -146,7 +157,7 @@ def performed_step_service(broker: Broker) -> PerformedStepService:
     )
 
 
-def admission(broker: Broker, host: str) -> DevicePolicy:
+def admission(broker: Broker, host: str, guests: GuestList | None = None) -> DevicePolicy:
     """Answer who may open associations; the broker may ask itself, to prove that it serves."""
     site = broker.loaded.site
     devices = [_admitted(device) for device in site.devices]
@@ -155,7 +166,10 @@ def admission(broker: Broker, host: str) -> DevicePolicy:
     if site.site.ae_title not in {device.ae_title for device in devices}:
         devices.append(AdmittedDevice(site.site.ae_title, tuple(own)))
     return DevicePolicy(
-        site.site.ae_title, tuple(devices), UnknownDevices(site.listen.dicom.accept_unknown_devices)
+        site.site.ae_title,
+        tuple(devices),
+        UnknownDevices(site.listen.dicom.accept_unknown_devices),
+        guests=guests or Nobody(),
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import access_tables, operation_tables, tables, traffic_tables
+from broker.db import access_tables, device_tables, operation_tables, tables, traffic_tables
 
 METADATA: MetaData = tables.PatientRow.metadata
+assert device_tables.AdmissionRow.metadata is METADATA
 assert operation_tables.BulkOperationRow.metadata is METADATA
 assert traffic_tables.TrafficSourceRow.metadata is METADATA
 
@@ -44,3 +45,7 @@ MEASUREMENT = _table("measurement")
 ACCOUNT = access_tables.AccountRow.metadata.tables["account"]
 WEB_SESSION = _table("web_session")
 API_TOKEN = _table("api_token")
+ADMISSION = _table("device_admission")
+KNOCK = _table("device_knock")
+SIGN = _table("device_sign")
+CONVERSATION = _table("device_conversation")

@@ -263,6 +263,8 @@ class PerformedStepRow(SQLModel, table=True):
     """A performed procedure step (MPPS)."""
 
     __tablename__ = "performed_procedure_step"
+    # How far each device's clock is off is told from its newest exams.
+    __table_args__ = (Index("ix_performed_calling", "calling_ae_title", "id"),)
     id: int | None = _id()
     sop_instance_uid: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
     status: str = _str(16, nullable=False)

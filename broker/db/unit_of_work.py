@@ -16,6 +16,7 @@ from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempot
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
 from broker.db.repositories.destination_states import SqlDestinationStates
+from broker.db.repositories.devices import SqlDevices
 from broker.db.repositories.events import SqlEvents
 from broker.db.repositories.instances import SqlInstances
 from broker.db.repositories.messages import SqlMessages
@@ -27,6 +28,7 @@ from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
 from broker.failpoints import failpoint
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
+from broker.workflow.devices_port import Devices
 from broker.workflow.ports import (
     BulkOperations,
     Clock,
@@ -66,6 +68,7 @@ class SqlUnitOfWork:
     accounts: Accounts
     sessions: Sessions
     api_tokens: ApiTokens
+    devices: Devices
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -88,6 +91,7 @@ class SqlUnitOfWork:
         self.accounts = SqlAccounts(transaction)
         self.sessions = SqlSessions(transaction)
         self.api_tokens = SqlApiTokens(transaction)
+        self.devices = SqlDevices(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from typing import Protocol
 
 import structlog
 
@@ -89,6 +90,21 @@ _parsed = lru_cache(maxsize=1024)(ipaddress.ip_address)
 """Addresses as read before: devices come back all day."""
 
 
+class GuestList(Protocol):
+    """Who is let in for a time."""
+
+    def admits(self, ae_title: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+        """Tell whether a title is let in from an address now; must not wait for anything."""
+
+
+class Nobody:
+    """A list without guests."""
+
+    def admits(self, ae_title: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:  # noqa: ARG002
+        """Let nobody in."""
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePolicy:
     """Admit by called title, calling title and address (the engine's AssociationPolicy)."""
@@ -97,6 +113,7 @@ class DevicePolicy:
     devices: Iterable[AdmittedDevice]
     unknown: UnknownDevices
     names: HostNames = field(default_factory=HostNames)
+    guests: GuestList = field(default_factory=Nobody)
     _by_title: dict[str, AdmittedDevice] = field(init=False, default_factory=dict)
     _networks: list[Network] = field(init=False, default_factory=list)
 
@@ -124,7 +141,7 @@ class DevicePolicy:
             self.unknown is UnknownDevices.LOOPBACK and ip.is_loopback
         ):
             return None
-        return CALLING_AE_TITLE_NOT_RECOGNIZED
+        return None if self.guests.admits(calling_ae_title, ip) else CALLING_AE_TITLE_NOT_RECOGNIZED
 
     def listed(self, address: str) -> bool:
         """Tell whether a listed device lives at this address."""

@@ -84,7 +84,10 @@ class EventName(Enum):
     BULK_STARTED = "bulk operation started"
     BULK_ENDED = "bulk operation ended"
     BULK_STOPPED = "bulk operation stopped by a person"  # what it has done stays done
-    DEVICE_REFUSED = "device refused"
+    DEVICE_REFUSED = "device refused"  # at most once an hour for the same title, address and reason
+    DEVICE_ADMITTED = "device admitted by a person"  # for a time
+    DEVICE_ADMISSION_ENDED = "device admission ended by a person"
+    DEVICE_ADMISSION_OVER = "device admission over"  # its time had come
     CONFIGURATION_LOADED = "configuration loaded"
     BACKUP_WRITTEN = "backup written"
     SUPPORT_BUNDLE_MADE = "support bundle made"  # left the house with whoever asked for it

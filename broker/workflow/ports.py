@@ -24,6 +24,7 @@ from broker.domain.orders import (
 )
 from broker.domain.steps import OrderStatus, PerformedStatus
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
+from broker.workflow.devices_port import Devices
 from broker.workflow.selection import Selection
 
 FactValues = Mapping[str, tuple[str, ...]]
@@ -826,6 +827,7 @@ class UnitOfWork(Protocol):
     accounts: Accounts
     sessions: Sessions
     api_tokens: ApiTokens
+    devices: Devices
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -6,6 +6,7 @@ from broker.db.reports.accounts import AccountReports
 from broker.db.reports.audit import AuditReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
+from broker.db.reports.devices import SqlDeviceReports
 from broker.db.reports.entries import SqlEntryReports
 from broker.db.reports.find import SqlFindReports
 from broker.db.reports.message_board import SqlMessageBoard
@@ -23,6 +24,7 @@ from broker.db.reports.worklist import WorklistReports
 
 
 class SqlReports(
+    SqlDeviceReports,
     AccountReports,
     AuditReports,
     WorklistReports,

@@ -11,9 +11,20 @@ from sqlalchemy import ColumnElement, Select, Table, distinct, func, literal_col
 from broker.db.delivery_states import in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.reports.reading import Reader, mappings
-from broker.db.schema import DELIVERY, EVENT, HEARTBEAT, INSTANCE, MESSAGE, ORDER, STEP, STUDY
+from broker.db.schema import (
+    ADMISSION,
+    DELIVERY,
+    HEARTBEAT,
+    INSTANCE,
+    KNOCK,
+    MESSAGE,
+    ORDER,
+    SIGN,
+    STEP,
+    STUDY,
+)
 from broker.domain.delivery import DeliveryState
-from broker.domain.events import EventName
+from broker.domain.knocks import NEEDS_PERSON
 from broker.domain.steps import StepStatus
 from broker.workflow.overview_port import MOST_COUNTED, NeedsPerson
 from broker.workflow.ports import MessageOutcome
@@ -75,15 +86,23 @@ class OverviewReports(Reader):
         unrouted = select(INSTANCE.c.study_instance_uid).where(
             INSTANCE.c.state == literal_column("'UNROUTED'")
         )
-        refused = select(EVENT.c.actor).where(
-            EVENT.c.name == EventName.DEVICE_REFUSED.value, EVENT.c.at >= refused_since
+        # Who was served since, or is let in for a time, needs nobody any more.
+        served = select(SIGN.c.id).where(SIGN.c.ae_title == KNOCK.c.ae_title, SIGN.c.at > KNOCK.c.last_at)
+        guest = select(ADMISSION.c.id).where(
+            ADMISSION.c.ae_title == KNOCK.c.ae_title, ADMISSION.c.ended_at.is_(None)
+        )
+        refused = select(KNOCK.c.ae_title).where(
+            KNOCK.c.last_at >= refused_since,
+            KNOCK.c.reason.in_([reason.value for reason in NEEDS_PERSON]),
+            ~served.exists(),
+            ~guest.exists(),
         )
         counts: dict[str, Any] = {
             "dead_deliveries": _rows(select(DELIVERY.c.id).where(in_state(DeliveryState.DEAD)).limit(enough)),
             "parked_messages": _rows(select(MESSAGE.c.id).where(parked).limit(enough)),
             "incomplete_orders": select(func.count(distinct(incomplete.c.order))),
             "unrouted_studies": _different(unrouted.limit(_LOOKED_AT), "study_instance_uid"),
-            "refused_devices": _different(refused.limit(_LOOKED_AT), "actor"),
+            "refused_devices": _different(refused.limit(_LOOKED_AT), "ae_title"),
         }
         with self._reading() as connection:
             row = mappings(

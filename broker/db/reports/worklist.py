@@ -87,6 +87,12 @@ class WorklistReports(Reader):
                 rows = _dated_then_undated(connection, statement, page)
         return [_line(row) for row in rows]
 
+    def steps_with(self, steps: Sequence[int]) -> Sequence[WorklistLine]:
+        """Answer the steps with these ids, at most a page."""
+        statement = _COLUMNS.where(STEP.c.id.in_(steps[:MAX_PAGE]))
+        with self._reading() as connection:
+            return [_line(row) for row in mappings(connection, statement)]
+
 
 def _dated_then_undated(connection: Connection, statement: Select[Any], page: Page) -> Sequence[Any]:
     """Read a page of steps with a date in the order of the index, and after them those without one.

@@ -48,9 +48,12 @@ class QueryLog:
         interval_s: float = 1.0,
         max_waiting: int = 10_000,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        answered: Callable[[str, int], None] | None = None,
     ) -> None:
+        """Write nothing before `start`; `answered` is told association and number of answers at once."""
         self._units_of_work = units_of_work
         self._now = now
+        self._answered = answered
         self._interval_s = interval_s
         self._waiting: deque[tuple[datetime, QueryRecord]] = deque(maxlen=max_waiting)
         self._stopping = threading.Event()
@@ -72,6 +75,8 @@ class QueryLog:
 
     def record(self, record: QueryRecord) -> None:
         """Keep a query to be written; never blocks. When nothing can be written, the oldest are dropped."""
+        if self._answered is not None:
+            self._answered(record.association_id, record.answers)
         self._waiting.append((self._now(), record))
         if not self._something.is_set():
             self._something.set()

@@ -1,0 +1,261 @@
+"""Remembers what devices did and who was refused, off the path that answers them.
+
+Everything is counted in memory, bounded, and written together a moment later by a thread of its own. A crash loses
+the last second of this record, and nothing else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import structlog
+
+from broker.dicom.association_log import AssociationLog
+from broker.dicom.network import pdu
+from broker.dicom.network.dimse import CommandField
+from broker.dicom.network.service import CloseReason, Knock, Peer, Request
+from broker.domain.events import Event, EventName, Subject
+from broker.domain.knocks import KnockReason
+from broker.domain.wording import counted
+from broker.errors import BrokerError
+from broker.workflow.devices_port import MANY, Conversation, KnockKey, Knocks, Sign, is_done
+from broker.workflow.ports import UnitsOfWork
+
+_MOST_KNOCKS: Final = 500
+_MOST_SIGNS: Final = 2000
+_MOST_CONVERSATIONS: Final = 1000
+_WHAT: Final = {
+    CommandField.C_ECHO_RQ: "echo",
+    CommandField.C_FIND_RQ: "list",
+    CommandField.N_CREATE_RQ: "exam",
+    CommandField.N_SET_RQ: "exam",
+    CommandField.C_STORE_RQ: "images",
+}
+_REASONS: Final = {
+    pdu.CALLED_AE_TITLE_NOT_RECOGNIZED: KnockReason.WRONG_CALLED,
+    pdu.CALLING_AE_TITLE_NOT_RECOGNIZED: KnockReason.UNKNOWN_TITLE,
+    pdu.NO_REASON_GIVEN: KnockReason.NO_SERVICE,
+    pdu.APPLICATION_CONTEXT_NOT_SUPPORTED: KnockReason.NOT_DICOM,
+    pdu.PROTOCOL_VERSION_NOT_SUPPORTED: KnockReason.NOT_DICOM,
+    pdu.TEMPORARY_CONGESTION: KnockReason.BUSY,
+    pdu.LOCAL_LIMIT_EXCEEDED: KnockReason.BUSY,
+}
+_LOOPBACK: Final = ("127.", "::1")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Talk:
+    """An open association."""
+
+    peer: Peer
+    began_at: datetime
+    served: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    answers: int | None = None
+
+
+class _Served(NamedTuple):
+    """An answered request, until a sign is made of it: most are followed by their like within the second."""
+
+    talk: _Talk
+    what: str
+    status: int
+    at: datetime
+    number: int
+
+
+class DeviceLog:
+    """Is the AssociationObserver of a listener: tells the log at once and the database a moment later."""
+
+    def __init__(
+        self,
+        units_of_work: UnitsOfWork,
+        now: Callable[[], datetime],
+        *,
+        own_title: str,
+        listed: frozenset[str],
+        interval_s: float = 1.0,
+    ) -> None:
+        """Remember nothing of `own_title`: that is the broker proving to itself that it serves."""
+        self._units_of_work = units_of_work
+        self._now = now
+        self._own_title = own_title
+        self._listed = listed
+        self._interval_s = interval_s
+        self._told = AssociationLog()
+        self._lock = threading.Lock()
+        self._open: dict[str, _Talk] = {}
+        self._knocks: dict[KnockKey, Knocks] = {}
+        self._signs: dict[tuple[str, str], _Served] = {}
+        self._conversations: deque[Conversation] = deque(maxlen=_MOST_CONVERSATIONS)
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start writing."""
+        self._thread = threading.Thread(target=self._run, name="device-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and stop."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10.0)
+        self.flush()
+
+    # ---- what a listener tells (AssociationObserver) ----
+
+    def opened(self, peer: Peer) -> None:
+        """Take note of a new association."""
+        if peer.calling_ae_title != self._own_title:
+            self._open[peer.association_id] = _Talk(peer, self._now())
+
+    def refused(self, knock: Knock) -> None:
+        """Take note of who was turned away, and why."""
+        self._told.refused(knock)
+        reason = self._reason(knock)
+        if reason is KnockReason.SILENT and knock.address.startswith(_LOOPBACK):
+            return  # we ourselves, and monitors of this machine, try whether the port is there
+        key = KnockKey(knock.calling_ae_title or "", knock.called_ae_title or "", knock.address, reason)
+        now = self._now()
+        with self._lock:
+            if key not in self._knocks and len(self._knocks) >= _MOST_KNOCKS:
+                key = KnockKey(MANY, MANY, MANY, reason)
+            known = self._knocks.get(key)
+            self._knocks[key] = (
+                replace(known, number=known.number + 1, last_at=now)
+                if known is not None
+                else Knocks(key, 1, now, now)
+            )
+
+    def closed(self, peer: Peer, reason: CloseReason) -> None:
+        """Take note of the end of an association."""
+        talk = self._open.pop(peer.association_id, None)
+        if talk is not None:
+            self._conversations.append(
+                Conversation(
+                    ae_title=peer.calling_ae_title,
+                    association=peer.association_id,
+                    address=peer.address,
+                    implementation=peer.implementation_version or peer.implementation_class_uid,
+                    began_at=talk.began_at,
+                    ended_at=self._now(),
+                    served=dict(talk.served),
+                    refused=talk.refused,
+                    end=reason.value,
+                )
+            )
+
+    def served(self, request: Request, status: int, *, seconds: float, data_set_bytes: int) -> None:  # noqa: ARG002
+        """Take note of an answered request."""
+        talk = self._open.get(request.peer.association_id)
+        if talk is None:
+            return
+        what = _WHAT.get(request.command.field)
+        if what is None:
+            return
+        talk.served[what] += 1
+        if status and not is_done(status):
+            talk.refused += 1
+        key = (talk.peer.calling_ae_title, what)
+        with self._lock:
+            if key in self._signs or len(self._signs) < _MOST_SIGNS:
+                self._signs[key] = _Served(talk, what, status, self._now(), talk.served[what])
+
+    def answered(self, association_id: str, answers: int) -> None:
+        """Take note of how many entries a worklist query was answered with."""
+        talk = self._open.get(association_id)
+        if talk is not None:
+            talk.answers = answers
+
+    # ---- writing ----
+
+    def flush(self) -> None:
+        """Write what waits; when that is not possible it waits on."""
+        with self._lock:
+            knocks, self._knocks = self._knocks, {}
+            signs, self._signs = self._signs, {}
+        talks = [self._conversations.popleft() for _ in range(len(self._conversations))]
+        if not (knocks or signs or talks):
+            return
+        try:
+            with self._units_of_work() as uow:
+                uow.devices.note_signs([_sign(one) for one in signs.values()], listed=self._listed)
+                uow.devices.note_conversations(talks)
+                for knock in uow.devices.note_knocks(list(knocks.values())):
+                    uow.record(_event(knock))
+                uow.commit()
+        except BrokerError as error:
+            log.warning("devices not recorded", error=type(error).__name__)
+            self._keep(knocks, signs, talks)
+
+    def _keep(
+        self,
+        knocks: dict[KnockKey, Knocks],
+        signs: dict[tuple[str, str], _Served],
+        talks: list[Conversation],
+    ) -> None:
+        """Put back what could not be written, where nothing newer has come."""
+        with self._lock:
+            for key, knock in knocks.items():
+                newer = self._knocks.get(key)
+                self._knocks[key] = (
+                    knock
+                    if newer is None
+                    else replace(newer, number=newer.number + knock.number, first_at=knock.first_at)
+                )
+            for place, sign in signs.items():
+                self._signs.setdefault(place, sign)
+        self._conversations.extendleft(
+            reversed(talks[max(0, len(talks) + len(self._conversations) - _MOST_CONVERSATIONS) :])
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            self.flush()
+
+    def _reason(self, knock: Knock) -> KnockReason:
+        if knock.rejection is None:
+            if knock.reason.startswith("the TLS handshake failed"):
+                return KnockReason.TLS
+            return (
+                KnockReason.SILENT
+                if "before an association" in knock.reason or "in time" in knock.reason
+                else (KnockReason.NOT_DICOM)
+            )
+        reason = _REASONS.get(knock.rejection, KnockReason.NOT_DICOM)
+        if reason is KnockReason.UNKNOWN_TITLE and knock.calling_ae_title in self._listed:
+            return KnockReason.ELSEWHERE
+        return reason
+
+
+def _sign(served: _Served) -> Sign:
+    detail, peer = "", served.talk.peer
+    answers = served.talk.answers
+    if served.what == "list" and answers is not None:
+        detail = counted(answers, "entry")
+    elif served.what == "images":
+        detail = f"{counted(served.number, 'image')} in one association"
+    return Sign(peer.calling_ae_title, served.what, served.at, served.status, detail, peer.address)
+
+
+def _event(knock: Knocks) -> Event:
+    return Event(
+        EventName.DEVICE_REFUSED,
+        Subject.DEVICE,
+        actor=knock.key.ae_title or knock.key.address,
+        details={
+            "address": knock.key.address,
+            "called": knock.key.called_ae_title,
+            "reason": knock.key.reason.words,
+            "wire": knock.key.reason.wire,
+            "times": knock.number,
+        },
+    )
