@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from broker import __version__
 from broker.bootstrap import Broker
+from broker.device_facts import known_devices, passport, seen_by
 from broker.dicom.objects.file_header import scan_file
 from broker.dicom.objects.header import ScanPlan, known_keyword
 from broker.domain.facts import order_facts, routing_facts
@@ -51,6 +52,9 @@ def dashboard(broker: Broker) -> Dashboard:
         site_name=broker.loaded.site.site.name,
         hosts=hosts,
         version=__version__,
+        known_devices=lambda: known_devices(broker),
+        seen_by=lambda ae_title, asked: seen_by(broker, ae_title, asked),
+        passport=lambda ae_title: passport(broker, ae_title),
         resources=Resources(broker).read,
         access=broker.access,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),

@@ -10,6 +10,9 @@ from typing import Protocol
 from broker.domain.rules import Routes
 from broker.workflow.access import Access
 from broker.workflow.bulk import Wanted
+from broker.workflow.device_reports import DeviceReports
+from broker.workflow.devices import KnownDevice, Welcome
+from broker.workflow.devices_port import Admission
 from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
@@ -19,13 +22,14 @@ from broker.workflow.messages_port import MessageBoard, ReadAgain, SegmentPart
 from broker.workflow.operations import Asked as AskedAct
 from broker.workflow.operations import Target
 from broker.workflow.overview_port import HealthPart, Resource
+from broker.workflow.passport import Passport
 from broker.workflow.ports import BulkOperation, Clock
 from broker.workflow.preview import Preview
 from broker.workflow.reports_port import Reports
 from broker.workflow.rules_port import RuleReports
 
 
-class PageReports(Reports, FindReports, EntryReports, MessageBoard, RuleReports, Protocol):
+class PageReports(Reports, FindReports, EntryReports, MessageBoard, RuleReports, DeviceReports, Protocol):
     """Everything the pages read."""
 
 
@@ -58,6 +62,11 @@ class Actions(Protocol):
     def resume(
         self, destination: str, *, actor: str, reason: str = "", key: RequestKey | None = None
     ) -> bool: ...
+    def admit(self, welcome: Welcome) -> Admission:
+        """Let a device in for a time."""
+        ...
+
+    def end_admission(self, admission: int, *, actor: str) -> bool: ...
     def test(self, destination: str, *, actor: str) -> bool:
         """Talk to a destination off this thread; False when a test of it runs already."""
         ...
@@ -145,6 +154,12 @@ class Dashboard:
     version: str
     access: Access
     """Accounts, sessions, tokens, and who looked at what."""
+    known_devices: Callable[[], Sequence[KnownDevice]] = tuple
+    """Devices of the site file."""
+    seen_by: Callable[[str, Asked], Sequence[int]] = lambda _, __: ()
+    """AE title -> ids of the steps it would be shown now, asking like this."""
+    passport: Callable[[str], Passport] | None = None
+    """AE title -> what has to be typed into the device."""
     resources: Callable[[], Sequence[Resource]] = tuple
     """What the roles stand on: database, Redis, disk."""
     front: Front = Front()

@@ -18,6 +18,7 @@ from broker.dicom.objects.preview import Preview
 from broker.domain.delivery import DeliveryState
 from broker.domain.devices import DeviceProfile
 from broker.domain.events import Event, EventName, Subject
+from broker.domain.knocks import KnockReason
 from broker.errors import DatabaseUnavailable, NotFound
 from broker.hl7.anatomy import dissect, read_again
 from broker.hl7.charsets import LATIN_1
@@ -27,6 +28,7 @@ from broker.web.pages import ROWS
 from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.web.timeline import tell
+from broker.workflow.devices_port import KnockKey, Knocks
 from broker.workflow.entries import query_of, sights
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
 from broker.workflow.overview_port import HealthPart, Resource
@@ -60,6 +62,7 @@ PAGES = [
     "/messages",
     "/images",
     "/deliveries",
+    "/devices",
     "/find",
 ]
 WHY = [
@@ -357,10 +360,12 @@ def test_the_rail_counts_what_needs_a_person_on_every_page(client, hospital, sto
 
 
 def test_a_refused_device_is_counted_once_and_for_a_day(board, store, clock):
-    def knock(name):
-        return Event(EventName.DEVICE_REFUSED, Subject.DEVICE, actor=name)
+    def knock(name, address):
+        key = KnockKey(name, "BROKER", address, KnockReason.UNKNOWN_TITLE)
+        return Knocks(key, 1, clock.now(), clock.now())
 
-    store(lambda uow: [uow.record(knock(name)) for name in ("CT9", "CT9", "MR7")])
+    refused = [knock("CT9", "10.0.0.1"), knock("CT9", "10.0.0.2"), knock("MR7", "10.0.0.3")]
+    store(lambda uow: uow.devices.note_knocks(refused))
     day = timedelta(hours=24)
     assert board.reports.needs_person(refused_since=clock.now() - day).refused_devices == 2
     assert board.reports.needs_person(refused_since=clock.now() + day).refused_devices == 0

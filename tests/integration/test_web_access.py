@@ -95,7 +95,8 @@ def test_only_the_door_itself_is_open_to_anybody(app):
 
 
 def test_whatever_changes_something_needs_an_operator_at_least(app):
-    reads = {"/find", "/api/find"}  # asked by POST, because what is typed stays out of URLs
+    # asked by POST, because what is typed stays out of URLs
+    reads = {"/find", "/api/find", "/devices/{ae_title:path}/would"}
     own = {"/sign-out", "/account/password", "/account/privacy"}
     for route in served_routes(app):
         if route.methods - {"GET"} and declaration(route) == "viewer":

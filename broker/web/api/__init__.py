@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from broker.web.api import (
     deliveries,
+    devices,
     find,
     handover,
     health,
@@ -32,6 +33,7 @@ for _noun in (
     studies,
     operations,
     deliveries,
+    devices,
     routes,
     sources,
     support,
