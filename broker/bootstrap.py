@@ -48,13 +48,15 @@ from broker.workflow.completion import CompletionPolicy
 from broker.workflow.devices import tidy_devices
 from broker.workflow.idempotency import forget_keys
 from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
-from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
+from broker.workflow.probe_port import PROBE_DESTINATION
+from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, purpose_of, route
 from broker.workflow.sending import DestinationEntry
 from broker.workflow.sign_in import SignIn
 from broker.workflow.sweep import Chore
 
 _LIVES = {"print": timedelta(hours=4)}
 _LIFE = timedelta(hours=24)
+_PROBE_FOLDER = DestinationSettings.model_validate({"kind": "folder", "path": "probe", "keep_free_mib": 64})
 BULK_SLICE_S = 30.0
 """How long operations on many deliveries are worked off before the sweep looks again."""
 IMAGES = "images"
@@ -143,6 +145,8 @@ class Broker:
         with self._lock:
             if name not in self._entries:
                 settings = self.loaded.site.destinations.get(name)
+                if settings is None and name == PROBE_DESTINATION:
+                    settings = _PROBE_FOLDER
                 if settings is None:
                     raise NotFound(f"There is no destination {name}.")
                 self._entries[name] = self._build(name, settings)
@@ -210,7 +214,11 @@ class Broker:
             study_quiet=site.completion.study_quiet,
             cap=site.completion.cap,
         )
-        return RoutingPolicy(self.loaded.routes, configuration, destinations, completion)
+        stub = site.probe.destination if site.probe and site.probe.destination else None
+        probe = (
+            destinations[stub] if stub else RoutedDestination(PROBE_DESTINATION, "folder", Purpose.STORAGE)
+        )
+        return RoutingPolicy(self.loaded.routes, configuration, destinations, completion, probe)
 
     def route(self, instance_ids: Sequence[int]) -> object:
         """Decide where images go; those already decided are left."""
@@ -231,6 +239,8 @@ class Broker:
             Chore("seal events", 5.0, lambda: seal_events(self.engine)),
             Chore("count traffic", 20.0, self._count_traffic),
             Chore("measure the images", 600.0, lambda: measure_images(self.engine, now=self.clock.now())),
+            Chore("probe", 5.0, self._probe),
+            Chore("remove synthetic exams", 60.0, self._tidy_probes),
             Chore("bulk operations", 0.0, self._work_off),
             Chore("tidy devices", 15.0, lambda: tidy_devices(self.units_of_work, self.clock)),
             Chore("forget idempotency keys", 3600.0, lambda: forget_keys(self.units_of_work, self.clock)),
@@ -242,6 +252,17 @@ class Broker:
         now = self.clock.now()
         count_traffic(self.engine, now=now)
         learn_rhythms(self.engine, now=now, zone=self.zone)
+
+    def _probe(self) -> None:
+        from broker.probe import Prober
+
+        if self.loaded.site.probe is not None:
+            Prober(self).run(actor="broker", every=self.loaded.site.probe.every)
+
+    def _tidy_probes(self) -> None:
+        from broker.probe import Prober
+
+        Prober(self).tidy()
 
     def _work_off(self) -> None:
         until_s = self.clock.monotonic() + BULK_SLICE_S

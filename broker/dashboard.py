@@ -18,6 +18,7 @@ from broker.domain.facts import order_facts, routing_facts
 from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
+from broker.probe import Prober
 from broker.resources import Resources
 from broker.roles import reachable
 from broker.settings import Site
@@ -27,6 +28,7 @@ from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import Instance, InstanceState
+from broker.workflow.probe_port import ProbeRun
 from broker.workflow.reconciliation import join_order
 
 STALE = timedelta(seconds=20)
@@ -61,6 +63,7 @@ def dashboard(broker: Broker) -> Dashboard:
         pace=Pace(per_s=20.0, burst=60),
         routes=broker.loaded.routes,
         try_study=lambda study: try_study(broker, study),
+        probe=lambda actor: probe(broker, actor=actor),
         support_bundle=lambda actor: support_bundle(broker, actor=actor),
     )
 
@@ -171,6 +174,13 @@ def try_study(broker: Broker, study_instance_uid: str) -> Sequence[ExplainedRout
     """Answer what the rules in force would decide about what has come of a study."""
     with broker.units_of_work() as uow:
         return explain.try_study(uow, study_instance_uid, routes=broker.loaded.routes)
+
+
+def probe(broker: Broker, *, actor: str) -> ProbeRun:
+    """Send a synthetic exam through every hop now."""
+    run = Prober(broker).run(actor=actor)
+    assert run is not None  # without an interval there is always one
+    return run
 
 
 def explain_file(broker: Broker, path: Path) -> Sequence[ExplainedRoute]:

@@ -33,6 +33,7 @@ from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.hl7.order_status import OrderStatusMessages
 from broker.settings import Device, DicomListener, StorageListener, Tls
 from broker.workflow.images import Receipt, ReceivedObject, ResendPolicy, receive_images
+from broker.workflow.probe_port import PROBE
 from broker.workflow.procedure_steps import FeedbackTarget, PerformedPolicy
 from broker.workflow.routing import Purpose, purpose_of
 from broker.workflow.worklist import Worklist
@@ -122,6 +123,7 @@ def worklist_service(broker: Broker, query_log: QueryLog | None) -> WorklistServ
 def device_profiles(broker: Broker) -> Callable[[str], DeviceProfile]:
     """Answer how to find the profile of a calling AE title."""
     profiles = {device.ae_title: device_profile(device) for device in broker.loaded.site.devices}
+    profiles.setdefault(PROBE, DeviceProfile(ae_title=PROBE))
     return lambda ae_title: profiles.get(ae_title, DEFAULT_DEVICE)
 
 
@@ -165,6 +167,8 @@ def admission(broker: Broker, host: str, guests: GuestList | None = None) -> Dev
     own = [*loopback, *([ipaddress.ip_network(host)] if _is_address(host) else ())]
     if site.site.ae_title not in {device.ae_title for device in devices}:
         devices.append(AdmittedDevice(site.site.ae_title, tuple(own)))
+    if PROBE not in {device.ae_title for device in devices}:
+        devices.append(AdmittedDevice(PROBE, tuple(own)))
     return DevicePolicy(
         site.site.ae_title,
         tuple(devices),

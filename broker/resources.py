@@ -21,6 +21,8 @@ from broker.workflow.overview_port import Resource
 
 FULL_SOON = timedelta(days=7)
 FULL_NOW = timedelta(days=2)
+FORGOTTEN = timedelta(days=1)
+"""A probe a person ran once says nothing of today."""
 _TIMEOUT_S = 1.0
 
 
@@ -42,7 +44,12 @@ class Resources:
         """Answer them as they are, or were a moment ago."""
         with self._lock:
             if not self._known or self._monotonic() >= self._until_s:
-                self._known = (_database(self._broker), _redis(self._broker), _disk(self._broker))
+                self._known = (
+                    _database(self._broker),
+                    _redis(self._broker),
+                    _disk(self._broker),
+                    *_probe(self._broker),
+                )
                 self._until_s = self._monotonic() + self._for_s
             return self._known
 
@@ -78,6 +85,33 @@ def _redis(broker: Broker) -> Resource:
         advice = "Start it; until then the sweep does the work of the workers, and nothing is lost."
         return Resource("Redis", "away", f"does not answer ({type(error).__name__})", advice)
     return Resource("Redis", "up", f"answers in {(time.perf_counter() - before) * 1000:.1f} ms")
+
+
+def _probe(broker: Broker) -> Sequence[Resource]:
+    """Say what became of the last synthetic exam, where the site wants them or a person has run one."""
+    wanted = broker.loaded.site.probe
+    try:
+        last = next(iter(broker.reports.probe_runs(limit=1)), None)
+    except OutOfResources:
+        return ()  # the database says so itself
+    if last is None or (wanted is None and broker.clock.now() - last.started_at > FORGOTTEN):
+        return ()
+    at = last.started_at.astimezone(broker.zone).strftime("%H:%M:%S")
+    if last.ok:
+        late = wanted is not None and broker.clock.now() - last.started_at > 3 * wanted.every
+        detail = f"every hop held in {last.seconds:.1f} s at {at}"
+        if late:
+            return (Resource("Synthetic exam", "overdue", detail, "See why the sweeper does not run it."),)
+        return (Resource("Synthetic exam", "up", detail),)
+    reason = last.hops[-1].detail if last.hops else ""
+    return (
+        Resource(
+            "Synthetic exam",
+            "failing",
+            f"failed at {at} at the hop {last.failed_hop}: {reason}",
+            "Patients' exams may fail at the same place: run `broker probe` and read the hop's reason.",
+        ),
+    )
 
 
 def _disk(broker: Broker) -> Resource:

@@ -273,6 +273,15 @@ class Completion(_Model):
     """Sent after this even if images keep coming."""
 
 
+class Probe(_Model):
+    """A synthetic exam through every hop, again and again."""
+
+    every: PositiveDuration = timedelta(minutes=15)
+    """How often."""
+    destination: str | None = None
+    """Where its image goes, one of `destinations` that keeps nothing; absent: a folder of its own."""
+
+
 class DicomLimits(_Model):
     """What a DICOM peer may use of us."""
 
@@ -337,6 +346,7 @@ class Site(_Model):
     destinations: Mapping[Slug, DestinationSettings] = {}
     feedback: Feedback | None = None
     completion: Completion = Completion()
+    probe: Probe | None = None
     routes: tuple[dict[str, Any], ...] = ()
     """See rules.md."""
     limits: Limits = Limits()

@@ -201,6 +201,13 @@ def _check_references(site: Site, options_of: OptionsOf, add: Any) -> None:
             model.model_validate(destination.options)
         except ValidationError as error:
             _collect(error, ("destinations", name), add)
+    if site.probe and site.probe.destination is not None:
+        if site.probe.destination not in names:
+            add(("probe", "destination"), f"{site.probe.destination!r} is not a destination")
+        elif site.destinations[site.probe.destination].kind not in {"dicom", "folder"}:
+            add(("probe", "destination"), "must be a destination of kind dicom or folder")
+        elif site.destinations[site.probe.destination].safekeeping:
+            add(("probe", "destination"), "must not be an archive: nothing of a synthetic exam is kept")
     if site.feedback and site.feedback.destination not in names:
         add(("feedback", "destination"), f"{site.feedback.destination!r} is not a destination")
     elif site.feedback and site.destinations[site.feedback.destination].kind != "mllp":

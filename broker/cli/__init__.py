@@ -22,6 +22,7 @@ from broker.cli import (
     images,
     messages,
     orders,
+    probe,
     routes,
     serving,
     support,
@@ -56,6 +57,7 @@ backup.add_to(app)
 demo.add_to(app)
 find.add_to(app)
 handover.add_to(app)
+probe.add_to(app)
 support.add_to(app)
 for noun in (
     worklist,

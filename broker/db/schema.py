@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import access_tables, device_tables, operation_tables, tables, traffic_tables
+from broker.db import access_tables, device_tables, operation_tables, probe_tables, tables, traffic_tables
 
 METADATA: MetaData = tables.PatientRow.metadata
 assert device_tables.AdmissionRow.metadata is METADATA
@@ -49,3 +49,4 @@ ADMISSION = _table("device_admission")
 KNOCK = _table("device_knock")
 SIGN = _table("device_sign")
 CONVERSATION = _table("device_conversation")
+PROBE_RUN = _table(probe_tables.ProbeRunRow.__tablename__)

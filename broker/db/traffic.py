@@ -34,6 +34,7 @@ from broker.db.schema import EVENT, INSTANCE, MEASUREMENT, MESSAGE, TRAFFIC_HOUR
 from broker.db.transaction import Transaction
 from broker.domain.events import EventName
 from broker.domain.rhythm import HISTORY, HeardHour, Rhythm, learn
+from broker.workflow.probe_port import PROBE
 
 LAG = timedelta(minutes=1)
 """What was received is committed by then; what was not would be missing in a count, and nowhere else."""
@@ -80,7 +81,10 @@ class Stream:
 
 def _events(what: str, *names: EventName) -> list[Stream]:
     return [
-        Stream(what, EVENT, EVENT.c.at, EVENT.c.actor, only=(EVENT.c.name == name.value,)) for name in names
+        Stream(
+            what, EVENT, EVENT.c.at, EVENT.c.actor, only=(EVENT.c.name == name.value, EVENT.c.actor != PROBE)
+        )
+        for name in names
     ]
 
 
@@ -93,6 +97,7 @@ STREAMS: Mapping[str, Sequence[Stream]] = {
             MESSAGE.c.sending_application,
             MESSAGE.c.sending_facility,
             MESSAGE.c.peer,
+            only=(MESSAGE.c.sending_application != PROBE,),
         )
     ],
     "device": [
@@ -101,6 +106,7 @@ STREAMS: Mapping[str, Sequence[Stream]] = {
             INSTANCE,
             INSTANCE.c.received_at,
             INSTANCE.c.calling_ae_title,
+            only=(INSTANCE.c.calling_ae_title != PROBE,),
             bytes=INSTANCE.c.size_bytes,
         ),
         *_events("list", EventName.WORKLIST_QUERIED),

@@ -23,6 +23,7 @@ from broker.db.repositories.messages import SqlMessages
 from broker.db.repositories.orders import SqlOrders
 from broker.db.repositories.patients import SqlPatients
 from broker.db.repositories.performed_steps import SqlPerformedSteps
+from broker.db.repositories.probe_runs import SqlProbeRuns
 from broker.db.repositories.steps import SqlSteps
 from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
@@ -46,6 +47,7 @@ from broker.workflow.ports import (
     UnitOfWork,
     WakeUp,
 )
+from broker.workflow.probe_port import ProbeRuns
 
 
 class SqlUnitOfWork:
@@ -69,6 +71,7 @@ class SqlUnitOfWork:
     sessions: Sessions
     api_tokens: ApiTokens
     devices: Devices
+    probes: ProbeRuns
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -92,6 +95,7 @@ class SqlUnitOfWork:
         self.sessions = SqlSessions(transaction)
         self.api_tokens = SqlApiTokens(transaction)
         self.devices = SqlDevices(transaction)
+        self.probes = SqlProbeRuns(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -43,6 +43,8 @@ class Shape:
     started_modalities: int = 0
     offered_only: bool = True
     discontinued: bool = False
+    synthetic: bool = False
+    """Synthetic exams alone, or none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def plan_query(query: WorklistQuery, visibility: Visibility, *, is_postgresql: b
     The moments since when steps are still shown are not among the parameters: they move, the plan stays.
     """
     parameters: dict[str, Any] = {}
-    traits: dict[str, Any] = {}
+    traits: dict[str, Any] = {"synthetic": visibility.synthetic}
     statuses = visibility.statuses
     if not statuses:
         return None

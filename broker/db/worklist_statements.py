@@ -22,6 +22,7 @@ from sqlalchemy import (
     TextClause,
     bindparam,
     cast,
+    exists,
     literal_column,
     or_,
     select,
@@ -31,7 +32,7 @@ from sqlalchemy import (
 )
 
 from broker.db.prepared import Prepared
-from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP, STEP_STATION
+from broker.db.schema import ORDER, PATIENT, PROBE_RUN, PROCEDURE, STEP, STEP_STATION
 from broker.db.tables import UtcDateTime
 from broker.db.worklist_plan import Shape
 from broker.domain.matching import Key
@@ -185,9 +186,19 @@ def _narrowed(shape: Shape, columns: Sequence[Any], *, is_postgresql: bool) -> S
     exceptional = _exceptional(shape)
     ids = union_all(driver, *exceptional) if exceptional else driver
     statement = select(*columns).select_from(_tables(shape.keys)).where(STEP.c.id.in_(ids))
+    statement = statement.where(_synthetic(shape))
     if shape.driver in DRIVING_COLUMNS or shape.statuses:
         return _visible(shape, statement)
     return statement  # `offered` says it all, and so do the exceptions
+
+
+def _synthetic(shape: Shape) -> ColumnElement[bool]:
+    """Leave out the steps of synthetic exams, or everything else; asked of each row, with the index of the few."""
+    found = exists().where(
+        PROBE_RUN.c.study_instance_uid == STEP.c.study_instance_uid,
+        PROBE_RUN.c.state == literal_column("'OPEN'"),
+    )
+    return found if shape.synthetic else ~found
 
 
 def _visible(shape: Shape, statement: Select[Any]) -> Select[Any]:
@@ -251,7 +262,7 @@ def statements_of(shape: Shape, *, is_postgresql: bool) -> Statements:
     return Statements(
         Prepared(page.limit(literal_column(str(PAGE + 1), Integer))),
         Prepared(_narrowed(shape, [STEP.c.id], is_postgresql=is_postgresql).order_by(*_ORDER)),
-        Prepared(_visible(shape, by_ids)),
+        Prepared(_visible(shape, by_ids.where(_synthetic(shape)))),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import tzinfo
 from typing import Protocol
 
 from broker.domain.rules import Routes
+from broker.errors import Conflict
 from broker.workflow.access import Access
 from broker.workflow.bulk import Wanted
 from broker.workflow.device_reports import DeviceReports
@@ -25,11 +26,14 @@ from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.passport import Passport
 from broker.workflow.ports import BulkOperation, Clock
 from broker.workflow.preview import Preview
+from broker.workflow.probe_port import ProbeReports, ProbeRun
 from broker.workflow.reports_port import Reports
 from broker.workflow.rules_port import RuleReports
 
 
-class PageReports(Reports, FindReports, EntryReports, MessageBoard, RuleReports, DeviceReports, Protocol):
+class PageReports(
+    Reports, FindReports, EntryReports, MessageBoard, RuleReports, DeviceReports, ProbeReports, Protocol
+):
     """Everything the pages read."""
 
 
@@ -134,6 +138,10 @@ class Pace:
     burst: int
 
 
+def _no_probe(actor: str) -> ProbeRun:
+    raise Conflict(f"There is nothing here {actor} could probe.")
+
+
 @dataclass(frozen=True, slots=True)
 class Dashboard:
     """Everything the web application is built with."""
@@ -169,5 +177,7 @@ class Dashboard:
     """The rules in force."""
     try_study: Callable[[str], Sequence[ExplainedRoute]] = lambda _: ()
     """Study Instance UID -> what the rules in force would decide now; empty: nothing has come of it."""
+    probe: Callable[[str], ProbeRun] = _no_probe
+    """Actor -> a synthetic exam, run now."""
     support_bundle: Callable[[str], bytes] = lambda _: b""
     """Actor -> a tar.gz for who helps from afar."""

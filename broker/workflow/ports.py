@@ -25,6 +25,7 @@ from broker.domain.orders import (
 from broker.domain.steps import OrderStatus, PerformedStatus
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.devices_port import Devices
+from broker.workflow.probe_port import ProbeRuns
 from broker.workflow.selection import Selection
 
 FactValues = Mapping[str, tuple[str, ...]]
@@ -828,6 +829,7 @@ class UnitOfWork(Protocol):
     sessions: Sessions
     api_tokens: ApiTokens
     devices: Devices
+    probes: ProbeRuns
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -474,6 +474,8 @@ def _tell(
         ]
     else:
         return
+    if work.uow.probes.among(entry.procedure.study_instance_uid for entry in told):
+        return  # nobody was examined: the RIS has no such order
     now = work.clock.now()
     for entry in told:
         delivery = work.uow.deliveries.add(

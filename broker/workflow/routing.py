@@ -25,6 +25,7 @@ from broker.workflow.ports import (
     UnitsOfWork,
     WakeUp,
 )
+from broker.workflow.probe_port import PROBE
 from broker.workflow.reconciliation import IDENTITY, JoinedOrder, join_key, join_order
 from broker.workflow.routing_policy import Purpose, RoutedDestination, RoutingPolicy, purpose_of
 
@@ -151,14 +152,17 @@ class _Batch:
         self._keys = sorted(policy.routes.keys)
         self._placement = Placement(uow, policy.completion, now)
         self._series: dict[tuple[str, str, str, int | None], _Series] = {}
+        self._synthetic: set[str] = set()
         self._doubtful: dict[str, tuple[_Proposal, int]] = {}
 
     def route(self, instances: Sequence[int]) -> Routed:
-        proposed = [
-            self._propose(instance)
+        undecided = [
+            instance
             for instance in self._uow.instances.get_many(instances)
             if instance.state is InstanceState.RECEIVED
         ]
+        self._synthetic = self._uow.probes.among(instance.study_instance_uid for instance in undecided)
+        proposed = [self._propose(instance) for instance in undecided]
         failpoint("route.after_facts")
         alike: dict[tuple[InstanceState, int | None], list[int]] = {}
         for proposal in proposed:
@@ -183,7 +187,9 @@ class _Batch:
         facts = routing_facts(
             instance.facts, calling_ae_title=instance.calling_ae_title, order=facts_of_order
         )
-        matched = self._matching(facts)
+        # No rule of the site is asked about an exam of nobody: none of it may reach an archive.
+        is_synthetic = instance.study_instance_uid in self._synthetic
+        matched = () if is_synthetic else self._matching(facts)
         targets, not_sent_back = self._targets_of(instance, joined, matched)
         return _Proposal(
             instance=instance,
@@ -230,6 +236,8 @@ class _Batch:
     def _targets_of(
         self, instance: Instance, joined: JoinedOrder, matched: tuple[Route, ...]
     ) -> tuple[list[Target], list[str]]:
+        if instance.study_instance_uid in self._synthetic:
+            return self._probe_targets(instance, joined), []
         targets: list[Target] = []
         named: set[str] = set()
         not_sent_back: list[str] = []
@@ -257,6 +265,21 @@ class _Batch:
                     )
                 )
         return targets, not_sent_back
+
+    def _probe_targets(self, instance: Instance, joined: JoinedOrder) -> list[Target]:
+        if self._policy.probe is None:
+            return []
+        return [
+            Target(
+                route=PROBE,
+                destination=self._policy.probe,
+                unit=Unit.INSTANCE,
+                unit_uid=instance.series_instance_uid,
+                study_instance_uid=instance.study_instance_uid,
+                order=joined.order,
+                held=False,
+            )
+        ]
 
     # ---- telling ---------------------------------------------------------------------------------------
 

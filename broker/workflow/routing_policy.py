@@ -55,3 +55,5 @@ class RoutingPolicy:
     """Row of the configuration version these routes come from."""
     destinations: Mapping[str, RoutedDestination]
     completion: CompletionPolicy = field(default_factory=CompletionPolicy)
+    probe: RoutedDestination | None = None
+    """Where images of synthetic exams go, and only they; None: nowhere."""

@@ -62,7 +62,7 @@ def troubles(
     found += _urgent(urgent)
     found += [
         Trouble(
-            1 if part.state in {"full", "down"} else 6,
+            1 if part.state in {"full", "down", "failing"} else 6,
             part.state,
             f"{part.name}: {part.detail}",
             "",

@@ -23,6 +23,7 @@ from broker.domain.steps import OFFERED_BY_DEFAULT, StepStatus
 from broker.domain.values import DateRange
 from broker.errors import OutOfResources
 from broker.workflow.ports import Clock
+from broker.workflow.probe_port import PROBE
 
 DISCONTINUED_VISIBLE_FOR = timedelta(days=14)
 """A step discontinued with images waits on the list for a person's decision, but not for ever."""
@@ -39,12 +40,14 @@ class Visibility:
     """… to devices of the same modality."""
     discontinued_since: datetime | None = None
     """Steps discontinued with images since then are still shown, flagged."""
+    synthetic: bool = False
+    """Steps of synthetic exams, which nobody else sees, instead of those of patients."""
 
     @property
-    def kind(self) -> tuple[frozenset[StepStatus], tuple[str, ...] | None, bool]:
+    def kind(self) -> tuple[frozenset[StepStatus], tuple[str, ...] | None, bool, bool]:
         """Say what is shown without saying since when: what a plan depends on."""
         shown = None if self.started_since is None else self.started_modalities
-        return self.statuses, shown, self.discontinued_since is not None
+        return self.statuses, shown, self.discontinued_since is not None, self.synthetic
 
 
 class Answer(NamedTuple):
@@ -122,6 +125,8 @@ class Worklist:
 
     def visibility(self, query: WorklistQuery, device: DeviceProfile) -> Visibility:
         """Answer what the device may see: what its query names, else what can still be done."""
+        if device.ae_title == PROBE:
+            return Visibility(synthetic=True)
         if query.statuses is not None:
             return Visibility(query.statuses - {StepStatus.HELD})
         now = self._clock.now()

@@ -31,7 +31,7 @@ LISTS = {"other_ids", "station_ae_titles", "missing", "study_instance_uids", "ro
 # What these say is the broker's own word, and what the bundle is for.
 OURS = {
     "heartbeat": {"role": "web", "host": "h", "details": {"ok": True, "detail": "serves"}},
-    "alembic_version": {},
+    "probe_run": {"hops": [], "failed_hop": None},
 }
 
 

@@ -13,6 +13,7 @@ from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
+from broker.db.reports.probe_runs import SqlProbeReports
 from broker.db.reports.rules import SqlRuleReports
 from broker.db.reports.selections import SelectionReports
 from broker.db.reports.shift import ShiftReports
@@ -37,6 +38,7 @@ class SqlReports(
     DeliveryReports,
     SelectionReports,
     SqlRuleReports,
+    SqlProbeReports,
     DestinationReports,
     OverviewReports,
     ShiftReports,

@@ -11,10 +11,12 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, false, fun
 from broker.db.delivery_filters import selected
 from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state, listed_in_state
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
+from broker.db.reports.synthetic import of_patients
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
 from broker.workflow.ports import DestinationHealth
+from broker.workflow.probe_port import PROBE_DESTINATION
 from broker.workflow.reports_port import MAX_PAGE, DeliveryLine, DestinationLine, Page
 from broker.workflow.selection import Selection
 
@@ -62,6 +64,8 @@ class DeliveryReports(Reader):
             statement = statement.where(DELIVERY.c.destination == destination)
         if study_instance_uid:
             statement = statement.where(DELIVERY.c.study_instance_uid == study_instance_uid)
+        else:
+            statement = statement.where(of_patients(DELIVERY.c.study_instance_uid))
         with self._reading() as connection:
             return [_line(row) for row in mappings(connection, paged(statement, page))]
 
@@ -69,7 +73,8 @@ class DeliveryReports(Reader):
         self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> Sequence[DeliveryLine]:
         """List what a selection means, newest first: those planned before an id, or those just after one."""
-        statement = _COLUMNS.where(*selected(selection)).limit(min(limit, MAX_PAGE + 1))
+        ours = of_patients(DELIVERY.c.study_instance_uid)
+        statement = _COLUMNS.where(*selected(selection), ours).limit(min(limit, MAX_PAGE + 1))
         if after is not None:
             statement = statement.where(DELIVERY.c.id > after).order_by(DELIVERY.c.id)
         else:
@@ -92,7 +97,9 @@ class DeliveryReports(Reader):
         """Answer every destination that is configured, has a state or has a delivery, by name."""
         with self._reading() as connection:
             states = {row["name"]: row for row in mappings(connection, select(DESTINATION))}
-            names = sorted({*self._destinations, *states, *_with_deliveries(connection)})
+            names = sorted(
+                {*self._destinations, *states, *_with_deliveries(connection)} - {PROBE_DESTINATION}
+            )
             waiting: dict[str, int] = {}
             oldest: dict[str, int] = {}
             for state in OPEN_STATES:

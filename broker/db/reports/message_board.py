@@ -12,6 +12,7 @@ from broker.db.reports.reading import Reader, mappings
 from broker.db.schema import DELIVERY, MESSAGE
 from broker.errors import NotFound
 from broker.workflow.messages_port import Choices, MessageFilter, MessageRaw, SentLine
+from broker.workflow.probe_port import PROBE
 from broker.workflow.reports_port import MAX_PAGE, MessageLine
 
 MAX_CHOICES = 50
@@ -104,7 +105,7 @@ class SqlMessageBoard(Reader):
 
 
 def _conditions(wanted: MessageFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
+    conditions: list[ColumnElement[bool]] = [MESSAGE.c.sending_application != PROBE]
     for column, value in (
         (MESSAGE.c.outcome, wanted.outcome.lower()),
         (MESSAGE.c.sending_application, wanted.sender),

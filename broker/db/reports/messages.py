@@ -10,6 +10,7 @@ from sqlalchemy import Connection, or_, select
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, typed
 from broker.db.schema import MESSAGE
 from broker.errors import NotFound
+from broker.workflow.probe_port import PROBE
 from broker.workflow.reports_port import MessageLine, Page
 
 _COLUMNS = select(
@@ -33,7 +34,7 @@ class MessageReports(Reader):
         self, *, outcome: str | None = None, text: str | None = None, page: Page = FIRST_PAGE
     ) -> Sequence[MessageLine]:
         """List inbound messages, newest first; `text` is a control id or a sending application."""
-        statement = _COLUMNS.order_by(MESSAGE.c.id.desc())
+        statement = _COLUMNS.order_by(MESSAGE.c.id.desc()).where(MESSAGE.c.sending_application != PROBE)
         if outcome:
             statement = statement.where(MESSAGE.c.outcome == outcome.strip().lower())
         if wanted := typed(text):

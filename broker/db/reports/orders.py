@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, literal_column, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
+from broker.db.reports.synthetic import is_a_patient
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP
 from broker.domain.steps import OFFERED_BY_DEFAULT
 from broker.errors import NotFound
@@ -46,6 +47,7 @@ class OrderReports(Reader):
     ) -> Sequence[OrderLine]:
         """List orders, newest change first."""
         statement = _COLUMNS.order_by(ORDER.c.updated_at.desc(), ORDER.c.id.desc())
+        statement = statement.where(is_a_patient(PATIENT.c.patient_id))
         if status:
             statement = statement.where(ORDER.c.status == status.strip().upper())
         if incomplete:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, distinct, func, literal_col
 from broker.db.delivery_states import in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.reports.reading import Reader, mappings
+from broker.db.reports.synthetic import synthetic_of_the_day
 from broker.db.schema import (
     ADMISSION,
     DELIVERY,
@@ -76,7 +77,8 @@ class OverviewReports(Reader):
             row = mappings(
                 connection, select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
             )[0]
-        return DayCounts(**row)
+            synthetic = synthetic_of_the_day(connection, since=since)
+        return DayCounts(**{name: number - synthetic.get(name, 0) for name, number in row.items()})
 
     def needs_person(self, *, refused_since: datetime) -> NeedsPerson:
         """Count what waits for a person; devices by their refusals since an instant."""

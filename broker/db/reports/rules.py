@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 from broker.db.reports.reading import Reader, mappings
 from broker.db.schema import CONFIGURATION, DELIVERY, EVENT
 from broker.domain.events import EventName
+from broker.workflow.probe_port import PROBE
 from broker.workflow.rules_port import RuleTraffic
 
 MOST_EVENTS = 3000
@@ -71,7 +72,7 @@ def _newest(connection: Connection, name: EventName, since: datetime) -> Sequenc
     return mappings(
         connection,
         select(EVENT.c.actor, EVENT.c.study_instance_uid, EVENT.c.details)
-        .where(EVENT.c.name == name.value, EVENT.c.at >= since)
+        .where(EVENT.c.name == name.value, EVENT.c.at >= since, EVENT.c.actor != PROBE)
         .order_by(EVENT.c.at.desc())
         .limit(MOST_EVENTS),
     )

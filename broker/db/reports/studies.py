@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, literal_column, or_, select
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, typed
+from broker.db.reports.synthetic import of_patients
 from broker.db.schema import INSTANCE, ORDER, PATIENT, STUDY
 from broker.workflow.ports import InstanceState
 from broker.workflow.reports_port import Page, StudyLine
@@ -20,7 +21,7 @@ class StudyReports(Reader):
         self, *, state: str | None = None, text: str | None = None, page: Page = FIRST_PAGE
     ) -> Sequence[StudyLine]:
         """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number."""
-        statement = select(STUDY).order_by(STUDY.c.id.desc())
+        statement = select(STUDY).where(of_patients(STUDY.c.study_instance_uid)).order_by(STUDY.c.id.desc())
         if state:
             statement = statement.where(_in_state(state.strip().upper()))
         if wanted := typed(text):

@@ -17,6 +17,7 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
 from broker.domain.steps import StepStatus
 from broker.workflow.overview_port import Storage, Trend, Urgent
+from broker.workflow.probe_port import PROBE_DESTINATION
 
 HOUR = timedelta(hours=1)
 LATELY = timedelta(minutes=15)
@@ -66,7 +67,7 @@ class TrendReports(Reader):
             counts.setdefault(destination, [0] * hours)[index] = number
         failed = Counter(str(details.get("destination", "")) for details in failures)
         rate = {row.destination: row[1] for row in lately}
-        names = sorted({*counts, *failed, *stat_waiting, *self._destinations} - {""})
+        names = sorted({*counts, *failed, *stat_waiting, *self._destinations} - {"", PROBE_DESTINATION})
         return [
             Trend(
                 destination=one,

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
+from broker.db.reports.synthetic import of_patients
 from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
 from broker.workflow.reports_port import MAX_PAGE, Page, WorklistLine
 
@@ -33,6 +34,7 @@ _COLUMNS = (
     )
     .join(PATIENT, PATIENT.c.id == STEP.c.patient)
     .join(PROCEDURE, PROCEDURE.c.id == STEP.c.procedure)
+    .where(of_patients(STEP.c.study_instance_uid))
 )
 
 

@@ -27,6 +27,7 @@ from broker.workflow.devices_port import (
     Knocks,
     Sign,
 )
+from broker.workflow.probe_port import PROBE
 
 MOST_ADMITTED = 200
 TOLD_AGAIN = timedelta(hours=1)
@@ -115,9 +116,12 @@ class SqlDevices:
     # ---- signs of life ----
 
     def note_signs(self, signs: Sequence[Sign], *, listed: frozenset[str]) -> None:
-        """Keep the newest of each; unknown titles beyond MOST_HEARD are left out, `listed` ones never."""
+        """Keep the newest of each; unknown titles beyond MOST_HEARD are left out, `listed` ones never.
+
+        The probe is no device: it is the broker asking itself.
+        """
         for sign in signs:
-            if not self._has_place(sign.ae_title, listed):
+            if sign.ae_title == PROBE or not self._has_place(sign.ae_title, listed):
                 continue
             values = asdict(sign) | {
                 "ae_title": storable(sign.ae_title, 16),

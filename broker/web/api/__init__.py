@@ -14,6 +14,7 @@ from broker.web.api import (
     operations,
     orders,
     overview,
+    probe,
     routes,
     sources,
     studies,
@@ -37,5 +38,6 @@ for _noun in (
     routes,
     sources,
     support,
+    probe,
 ):
     router.include_router(_noun.router)

@@ -1,0 +1,27 @@
+"""Reads what became of synthetic exams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from broker.db.reports.reading import Reader, mappings
+from broker.db.repositories.probe_runs import probe_run_of
+from broker.db.schema import PROBE_RUN
+from broker.workflow.probe_port import ProbeRun
+
+
+class SqlProbeReports(Reader):
+    """Implements the ProbeReports port."""
+
+    def probe_runs(self, *, limit: int = 20) -> Sequence[ProbeRun]:
+        """Answer the last exams that have ended, newest first."""
+        statement = (
+            select(PROBE_RUN)
+            .where(PROBE_RUN.c.ended_at.is_not(None))
+            .order_by(PROBE_RUN.c.started_at.desc())
+            .limit(max(1, min(limit, 500)))
+        )
+        with self._reading() as connection:
+            return [probe_run_of(row) for row in mappings(connection, statement)]

@@ -1,0 +1,32 @@
+"""Synthetic exams: run one now, and what became of the last."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from broker.web.access import TheOperator, TheViewer
+from broker.web.pages import TheDashboard
+from broker.workflow.probe_port import ProbeRun
+
+router = APIRouter()
+
+
+@router.get("/api/probe")
+def probe_runs(
+    _: TheViewer, board: TheDashboard, limit: Annotated[int, Query(ge=1, le=500)] = 20
+) -> list[dict[str, Any]]:
+    """List the last synthetic exams, newest first."""
+    return [_said(run) for run in board.reports.probe_runs(limit=limit)]
+
+
+@router.post("/api/probe")
+def probe(who: TheOperator, board: TheDashboard) -> dict[str, Any]:
+    """Send a synthetic exam through every hop now; answers when it is over, a minute at most."""
+    return _said(board.probe(who.name))
+
+
+def _said(run: ProbeRun) -> dict[str, Any]:
+    return asdict(run) | {"ok": run.ok, "seconds": round(run.seconds, 3)}
