@@ -296,8 +296,8 @@ class Simulation(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from(sorted(KINDS)),
-        act=st.sampled_from(["pause", "drain", "resume"]),
-        minutes=st.sampled_from([None, 5, 60]),
+        act=st.sampled_from(["pause", "drain", "resume", "resume", "resume", "resume"]),
+        minutes=st.sampled_from([None, 5, 5, 60]),
     )
     def somebody_holds_a_destination_or_lets_it_go(self, name, act, minutes):
         world = self.world

@@ -23,7 +23,7 @@ from broker.dicom.network.failures import (
 from broker.dicom.objects.identifier import IdentifierRefused
 from broker.dicom.objects.performed_steps import PerformedStepRefused, Refusal
 from broker.domain.rule_syntax import RouteSyntaxError
-from broker.errors import BrokerError, Portable
+from broker.errors import BrokerError, Portable, TooManyTries
 from broker.hl7.mapping_file import MappingFileError, MappingProblem
 from broker.site_file import Problem, SiteFileError
 
@@ -34,6 +34,7 @@ WITH_ARGUMENTS_OF_THEIR_OWN = [
     SiteFileError([Problem("broker.yaml", 3, 1, "listen", "is no mapping")]),
     MappingFileError([MappingProblem("orm.yaml", 3, 1, "PID-3", "is no path")]),
     ConnectFailed(Phase.TLS, "the certificate is not trusted", is_configuration=True),
+    TooManyTries(30),
     AssociationRejected(1, 1, 7),
     AssociationAborted(2, 0, phase=Phase.SEND),
     AssociationLost(Phase.ANSWER),
