@@ -35,9 +35,10 @@ class Digester:
 
     def take(self, digest: ShadowDigest) -> None:
         """Let one of the threads go on with a digest."""
-        if self._threads < THREADS:
+        if not self._threads:
             with self._lock:
-                if self._threads < THREADS:
+                # All at once: what a listener holds is what it held after its first image.
+                while self._threads < THREADS:
                     self._threads += 1
                     threading.Thread(target=self._run, name="digest", daemon=True).start()
         self._work.put(digest)
