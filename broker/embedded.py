@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import sys
@@ -166,6 +167,9 @@ def _preload() -> None:
     import_module("kombu.transport.redis")
     for point in entry_points(group="broker.roles"):
         point.load()
+    # A collection in a role would write into every object it inherits, and take a page of its own for each.
+    gc.collect()
+    gc.freeze()
 
 
 class _Announcement:
