@@ -29,10 +29,19 @@ from broker.workflow.preview import Preview
 from broker.workflow.probe_port import ProbeReports, ProbeRun
 from broker.workflow.reports_port import Reports
 from broker.workflow.rules_port import RuleReports
+from broker.workflow.worklist_board import BoardReports
 
 
 class PageReports(
-    Reports, FindReports, EntryReports, MessageBoard, RuleReports, DeviceReports, ProbeReports, Protocol
+    Reports,
+    FindReports,
+    EntryReports,
+    MessageBoard,
+    RuleReports,
+    DeviceReports,
+    ProbeReports,
+    BoardReports,
+    Protocol,
 ):
     """Everything the pages read."""
 

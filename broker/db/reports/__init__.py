@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.db.reports.accounts import AccountReports
 from broker.db.reports.audit import AuditReports
+from broker.db.reports.board import SqlBoardReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.devices import SqlDeviceReports
@@ -25,6 +26,7 @@ from broker.db.reports.worklist import WorklistReports
 
 
 class SqlReports(
+    SqlBoardReports,
     SqlDeviceReports,
     AccountReports,
     AuditReports,

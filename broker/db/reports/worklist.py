@@ -12,7 +12,7 @@ from broker.db.reports.synthetic import of_patients
 from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
 from broker.workflow.reports_port import MAX_PAGE, Page, WorklistLine
 
-_COLUMNS = (
+WORKLIST_COLUMNS = (
     select(
         STEP.c.id,
         STEP.c.scheduled_procedure_step_id,
@@ -52,7 +52,7 @@ class WorklistReports(Reader):
         page: Page = FIRST_PAGE,
     ) -> Sequence[WorklistLine]:
         """List steps by their start; without a date the latest come first, else history would hide them."""
-        statement = _COLUMNS
+        statement = WORKLIST_COLUMNS
         if date:
             statement = statement.where(STEP.c.start_date == date).order_by(
                 STEP.c.start_date, STEP.c.start_time, STEP.c.priority_rank, STEP.c.name_key, STEP.c.id
@@ -61,39 +61,52 @@ class WorklistReports(Reader):
             statement = statement.order_by(
                 STEP.c.start_date.desc(), STEP.c.start_time.desc(), STEP.c.id.desc()
             )
-        if modality:
-            statement = statement.where(STEP.c.modality == modality.strip().upper())
-        if station:
-            statement = statement.where(
-                STEP.c.id.in_(
-                    select(STEP_STATION.c.step).where(STEP_STATION.c.ae_title == station.strip().upper())
-                )
-            )
-        if status:
-            statement = statement.where(STEP.c.status == status.strip().upper())
-        if wanted := typed(text):
-            statement = statement.where(
-                # A union of what several indexes find; an OR of them would read every step.
-                STEP.c.id.in_(
-                    union(
-                        select(STEP.c.id).where(STEP.c.patient.in_(patients_with(wanted))),
-                        select(STEP.c.id).where(STEP.c.accession_number.contains(wanted, autoescape=True)),
-                        select(STEP.c.id).where(STEP.c.study_instance_uid == wanted),
-                    )
-                )
-            )
+        statement = narrowed(statement, modality=modality, station=station, status=status, text=text)
         with self._reading() as connection:
             if date:
                 rows = mappings(connection, paged(statement, page))
             else:
                 rows = _dated_then_undated(connection, statement, page)
-        return [_line(row) for row in rows]
+        return [worklist_line(row) for row in rows]
 
     def steps_with(self, steps: Sequence[int]) -> Sequence[WorklistLine]:
         """Answer the steps with these ids, at most a page."""
-        statement = _COLUMNS.where(STEP.c.id.in_(steps[:MAX_PAGE]))
+        statement = WORKLIST_COLUMNS.where(STEP.c.id.in_(steps[:MAX_PAGE]))
         with self._reading() as connection:
-            return [_line(row) for row in mappings(connection, statement)]
+            return [worklist_line(row) for row in mappings(connection, statement)]
+
+
+def narrowed(
+    statement: Select[Any],
+    *,
+    modality: str | None,
+    station: str | None,
+    status: str | None,
+    text: str | None,
+) -> Select[Any]:
+    """Leave what does not fit out of a list of steps; an empty filter fits all."""
+    if modality:
+        statement = statement.where(STEP.c.modality == modality.strip().upper())
+    if station:
+        statement = statement.where(
+            STEP.c.id.in_(
+                select(STEP_STATION.c.step).where(STEP_STATION.c.ae_title == station.strip().upper())
+            )
+        )
+    if status:
+        statement = statement.where(STEP.c.status == status.strip().upper())
+    if wanted := typed(text):
+        statement = statement.where(
+            # A union of what several indexes find; an OR of them would read every step.
+            STEP.c.id.in_(
+                union(
+                    select(STEP.c.id).where(STEP.c.patient.in_(patients_with(wanted))),
+                    select(STEP.c.id).where(STEP.c.accession_number.contains(wanted, autoescape=True)),
+                    select(STEP.c.id).where(STEP.c.study_instance_uid == wanted),
+                )
+            )
+        )
+    return statement
 
 
 def _dated_then_undated(connection: Connection, statement: Select[Any], page: Page) -> Sequence[Any]:
@@ -114,7 +127,8 @@ def _dated_then_undated(connection: Connection, statement: Select[Any], page: Pa
     return rows
 
 
-def _line(row: Any) -> WorklistLine:
+def worklist_line(row: Any) -> WorklistLine:
+    """Read a step from the mapping of a row of WORKLIST_COLUMNS."""
     procedure = row["procedure_attributes"]
     return WorklistLine(
         step=row["id"],

@@ -1,0 +1,64 @@
+"""The worklist board's pages: today unless told, states in place, and a list for paper."""
+
+from datetime import timedelta
+
+import pytest
+
+from broker.domain.steps import StepStatus
+from broker.web.app import create_app
+from broker.web.pages import ROWS
+from tests.builders import a_stored_entry
+from tests.doors import signed_in
+from tests.integration.test_devices_pages import board, store  # noqa: F401
+
+
+@pytest.fixture
+def client(board):  # noqa: F811
+    return signed_in(create_app(board), "viewer")
+
+
+def test_without_filters_today_is_shown_and_all_days_are_one_press_away(client, board, store):  # noqa: F811
+    store(lambda uow: a_stored_entry(uow, 7, step={"start_date": "20261225"}))
+    page = client.get("/worklist").text
+    assert "2026-11-21" in page
+    assert "/orders/1" in page
+    assert "/orders/2" not in page
+    assert "/orders/2" in client.get("/worklist?date=all").text
+    assert "/orders/2" in client.get("/worklist?date=2026-12-25").text
+    assert client.get("/worklist?date=2026-13-40").status_code == 422
+
+
+def test_overdue_and_stat_are_marked_with_words_and_states_are_renewed_in_place(client, store, clock):  # noqa: F811
+    step = store(
+        lambda uow: a_stored_entry(uow, 7, procedure={"attributes": {"RequestedProcedurePriority": "STAT"}})
+    ).step
+    clock.advance(timedelta(hours=10))
+    page = client.get("/worklist").text
+    assert '<small class="state failing">stat</small>' in page
+    assert '<small class="state attention">overdue</small>' in page
+    states = client.get(f"/worklist/states?steps={step.id}").text
+    assert f'<span id="state-{step.id}" hx-swap-oob="true">' in states
+    assert "overdue" in states
+    assert client.get("/worklist/states?steps=1;2").status_code == 422
+
+
+def test_the_next_slice_begins_behind_the_last_step(client, store):  # noqa: F811
+    store(lambda uow: [a_stored_entry(uow, 100 + n) for n in range(ROWS + 5)])
+    page = client.get("/worklist?date=2026-11-21").text
+    assert 'rel="next"' in page
+    after = page.split("after=")[1].split('"')[0]
+    rest = client.get(f"/worklist?date=2026-11-21&after={after}").text
+    assert rest.count('<td data-l="Start">') == 6
+    assert 'rel="next"' not in rest
+    api = client.get(f"/api/worklist?date=2026-11-21&after={after}&limit=3").json()
+    assert len(api) == 3
+
+
+def test_a_day_for_paper_is_by_station_and_its_views_are_on_record(client, board, store):  # noqa: F811
+    store(lambda uow: a_stored_entry(uow, 8, step={"status": StepStatus.ARRIVED, "station_ae_titles": ()}))
+    page = client.get("/worklist/print?date=2026-11-21").text
+    assert "2 steps by station" in page
+    assert page.index("no station") > page.index("<h2>")
+    with board.reports._reading() as connection:
+        viewed = connection.exec_driver_sql("SELECT count(*) FROM event WHERE name = 'viewed'").scalar_one()
+    assert viewed == 2
