@@ -50,7 +50,7 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
     device_log = DeviceLog(
         broker.units_of_work,
         broker.clock.now,
-        own_title=site.site.ae_title,
+        own_titles=frozenset({site.site.ae_title, PROBE}),
         listed=frozenset(device.ae_title for device in site.devices),
     )
     device_log.start()

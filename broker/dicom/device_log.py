@@ -79,14 +79,14 @@ class DeviceLog:
         units_of_work: UnitsOfWork,
         now: Callable[[], datetime],
         *,
-        own_title: str,
+        own_titles: frozenset[str],
         listed: frozenset[str],
         interval_s: float = 1.0,
     ) -> None:
-        """Remember nothing of `own_title`: that is the broker proving to itself that it serves."""
+        """Remember nothing of `own_titles`: that is the broker proving to itself that it serves."""
         self._units_of_work = units_of_work
         self._now = now
-        self._own_title = own_title
+        self._own_titles = own_titles
         self._listed = listed
         self._interval_s = interval_s
         self._told = AssociationLog()
@@ -114,7 +114,7 @@ class DeviceLog:
 
     def opened(self, peer: Peer) -> None:
         """Take note of a new association."""
-        if peer.calling_ae_title != self._own_title:
+        if peer.calling_ae_title not in self._own_titles:
             self._open[peer.association_id] = _Talk(peer, self._now())
 
     def refused(self, knock: Knock) -> None:

@@ -23,6 +23,7 @@ from broker.workflow.devices_port import (
     Knocks,
     Sign,
 )
+from broker.workflow.probe_port import PROBE
 from broker.workflow.reports_port import WorklistLine
 
 _EXAMS_LOOKED_AT = 20
@@ -42,7 +43,7 @@ class SqlDeviceReports(WorklistReports, SourceReports):
             signs.setdefault(row["ae_title"], {})[row["what"]] = Sign(**{name: row[name] for name in names})
         sources = {line.name: line for line in self.sources() if line.kind == "device" and line.name}
         found = {}
-        for title in {*signs, *sources}:
+        for title in {*signs, *sources} - {PROBE}:
             its, source = signs.get(title, {}), sources.get(title)
             last: list[datetime] = [sign.at for sign in its.values()]
             if source is not None:

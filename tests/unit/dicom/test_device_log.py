@@ -62,7 +62,7 @@ def book():
 
 @pytest.fixture
 def remembers(book):
-    return DeviceLog(book, lambda: NOW, own_title="BROKER", listed=frozenset({"CT1"}))
+    return DeviceLog(book, lambda: NOW, own_titles=frozenset({"BROKER"}), listed=frozenset({"CT1"}))
 
 
 def asked(field, peer=CT1):
