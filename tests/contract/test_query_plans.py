@@ -11,6 +11,7 @@ from broker.db.traffic import count_traffic
 from broker.domain.delivery import DeliveryState
 from broker.domain.orders import EntityIdentifier
 from broker.workflow.ports import InstanceState
+from broker.workflow.worklist_board import BoardFilters
 from tests.builders import NOW, a_message, a_message_delivery, an_instance, order_details
 
 LEASE = timedelta(seconds=90)
@@ -107,6 +108,9 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
         lambda reports: reports.orders(text="x"),
         lambda reports: reports.worklist(date="20261121", text="x"),
         lambda reports: reports.worklist(),
+        lambda reports: reports.board(BoardFilters("20261121")),
+        lambda reports: reports.board_day("20261121"),
+        lambda reports: reports.exam_starts(["CT1", "MR1"]),
         lambda reports: reports.deliveries(state="dead"),
         lambda reports: reports.studies(state="unrouted"),
     ],
@@ -122,6 +126,9 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
         "orders",
         "a day",
         "all days",
+        "board",
+        "board of a day",
+        "clocks",
         "dead",
         "unrouted",
     ],

@@ -29,6 +29,8 @@ PAGES = (
     "/api/overview",
     "/find",
     "/worklist",
+    "/worklist?date=all",
+    "/devices",
     "/orders",
     "/orders?incomplete=true",
     "/messages",

@@ -52,7 +52,7 @@ class WorklistReports(Reader):
         page: Page = FIRST_PAGE,
     ) -> Sequence[WorklistLine]:
         """List steps by their start; without a date the latest come first, else history would hide them."""
-        statement = WORKLIST_COLUMNS
+        statement: Select[Any] = WORKLIST_COLUMNS
         if date:
             statement = statement.where(STEP.c.start_date == date).order_by(
                 STEP.c.start_date, STEP.c.start_time, STEP.c.priority_rank, STEP.c.name_key, STEP.c.id
