@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from broker.actions import Actions
+from broker.alerting import alert_operations, alerting_chores
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
@@ -41,6 +42,7 @@ from broker.site_file import LoadedSite, load_site
 from broker.strays import remove_strays, remove_unfinished, restore_names
 from broker.workflow.access import Access
 from broker.workflow.accounts import AccountAdministration
+from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.api_tokens import TokenAdministration
 from broker.workflow.audit import Audit
 from broker.workflow.clock import SystemClock
@@ -246,6 +248,7 @@ class Broker:
             Chore("forget idempotency keys", 3600.0, lambda: forget_keys(self.units_of_work, self.clock)),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
+            *alerting_chores(self),
         )
 
     def _count_traffic(self) -> None:
@@ -306,6 +309,11 @@ class Broker:
             reports=self.reports,
             verify=lambda: verify_events(self.engine),
         )
+
+    @cached_property
+    def alerts(self) -> AlertOperations:
+        """Answer what people may do about alerts."""
+        return alert_operations(self)
 
     # ---- images ----
 

@@ -59,6 +59,7 @@ def dashboard(broker: Broker) -> Dashboard:
         passport=lambda ae_title: passport(broker, ae_title),
         resources=Resources(broker).read,
         access=broker.access,
+        alerts=broker.alerts,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),
         pace=Pace(per_s=20.0, burst=60),
         routes=broker.loaded.routes,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -79,6 +80,15 @@ def _one_or_many(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"{value!r} is not an address such as https://host/path")
+    if parts.username or parts.password:
+        raise ValueError("holds a password; secrets live in the environment")
+    return value
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_positive)]
 AETitleText = Annotated[str, AfterValidator(_ae_title)]
@@ -86,6 +96,7 @@ CharacterSet = Annotated[str, AfterValidator(_character_set)]
 Port = Annotated[int, Field(ge=0, le=65535, strict=True)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_one_or_many), AfterValidator(_networks)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -102,6 +113,8 @@ class SiteIdentity(_Model):
     """Worklist dates and times are this zone's wall clock."""
     ae_title: AETitleText = "BROKER"
     """Ours: what scanners call and destinations see."""
+    public_url: WebAddress | None = None
+    """Where people reach the pages; links in alerts begin with it."""
     character_set: CharacterSet = "ISO_IR 100"
     """(0008,0005) of worklist answers where neither the device's profile nor the query says otherwise."""
 
@@ -262,6 +275,63 @@ class Feedback(_Model):
     """What is sent."""
 
 
+class EmailChannel(_Model):
+    """Alerts by e-mail; the password is BROKER_ALERTS_EMAIL_PASSWORD."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    host: str
+    port: Port = 587
+    starttls: bool = True
+    """Refuse to send in the clear."""
+    ca: Path | None = None
+    """PEM file of who signs the server's certificate; absent: whom the system trusts."""
+    user: str | None = None
+    sender: Annotated[str, Field(alias="from", pattern=r"^[^\s@<>,]+@[^\s@<>,]+$")]
+    to: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[^\s@<>,]+@[^\s@<>,]+$")], ...],
+        BeforeValidator(_one_or_many),
+        Field(min_length=1),
+    ]
+
+
+class WebhookChannel(_Model):
+    """Alerts as JSON; signed with BROKER_ALERTS_WEBHOOK_SECRET."""
+
+    url: WebAddress
+    ca: Path | None = None
+    """PEM file of who signs the server's certificate; absent: whom the system trusts."""
+
+
+class SyslogTarget(_Model):
+    """A syslog collector."""
+
+    host: str
+    port: Port = 6514
+    protocol: Literal["udp", "tcp", "tls"] = "tls"
+    ca: Path | None = None
+    """PEM file of who signs the collector's certificate; absent: whom the system trusts."""
+    certificate: Path | None = None
+    """Ours, where the collector asks for one."""
+    key: Path | None = None
+
+
+class Alerts(_Model):
+    """When somebody is told, and how."""
+
+    email: EmailChannel | None = None
+    webhook: WebhookChannel | None = None
+    syslog: SyslogTarget | None = None
+    repeat: PositiveDuration = timedelta(hours=4)
+    """Told again after this unless somebody has it in hand."""
+    backlog: PositiveDuration = timedelta(minutes=30)
+    """A delivery that could be sent waits so long."""
+    urgent: PositiveDuration = timedelta(minutes=10)
+    """The same of a STAT order."""
+    paused: PositiveDuration = timedelta(hours=1)
+    """A destination a person has paused stays so, and something waits for it."""
+
+
 class Completion(_Model):
     """When a series or a study counts as complete."""
 
@@ -350,6 +420,7 @@ class Site(_Model):
     routes: tuple[dict[str, Any], ...] = ()
     """See rules.md."""
     limits: Limits = Limits()
+    alerts: Alerts = Alerts()
 
     @model_validator(mode="after")
     def _devices_are_unique(self) -> Self:
@@ -361,6 +432,9 @@ class Site(_Model):
         return self
 
 
+_SECRETS = ("database_url", "redis_url", "secret_key", "alerts_email_password", "alerts_webhook_secret")
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What only the environment says: addresses of services and secrets."""
@@ -369,10 +443,12 @@ class Environment:
     redis_url: str | None
     secret_key: str | None
     accept_data_loss: bool = False
+    alerts_email_password: str | None = None
+    alerts_webhook_secret: str | None = None
 
     def __repr__(self) -> str:
         """Show which are set, never what they are."""
-        known = [n for n in ("database_url", "redis_url", "secret_key") if getattr(self, n)]
+        known = [n for n in _SECRETS if getattr(self, n)]
         return f"Environment(set={known})"
 
 
@@ -388,6 +464,8 @@ RESERVED_VARIABLES = frozenset(
         "BROKER_SECRET_KEY",
         "BROKER_ACCEPT_DATA_LOSS",
         "BROKER_LOG_LEVEL",
+        "BROKER_ALERTS_EMAIL_PASSWORD",
+        "BROKER_ALERTS_WEBHOOK_SECRET",
     }
 )
 
@@ -410,5 +488,7 @@ def read_environment(environ: Mapping[str, str]) -> Environment:
         database_url=value("BROKER_DATABASE_URL"),
         redis_url=value("BROKER_REDIS_URL"),
         secret_key=value("BROKER_SECRET_KEY"),
+        alerts_email_password=value("BROKER_ALERTS_EMAIL_PASSWORD"),
+        alerts_webhook_secret=value("BROKER_ALERTS_WEBHOOK_SECRET"),
         accept_data_loss=environ.get("BROKER_ACCEPT_DATA_LOSS", "") == "yes",
     )

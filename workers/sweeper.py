@@ -180,10 +180,7 @@ class Sweeper:
             self._do_here(self._overdue(wake_ups, now_s, unheard=backlog > 0))
         for name in work.probes:
             self._submit(("probe", name), partial(self._probe, name))
-        for chore in self._chores:
-            if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
-                self._chore_at_s[chore.name] = now_s
-                self._submit(("chore", chore.name), partial(_do, chore))
+        self._do_chores(self._chores)
         self._swept_at_s = self._monotonic()
         failpoint("sweep.after")
         return work
@@ -199,8 +196,16 @@ class Sweeper:
                 if not self._fails:
                     self._fails = True
                     log.error("sweep failed", defect=places_of(error))
+                self._do_chores([chore for chore in self._chores if chore.without_database])
             self._nudge.wait(self._limits.interval_s)
             self._nudge.clear()
+
+    def _do_chores(self, chores: Sequence[Chore]) -> None:
+        now_s = self._monotonic()
+        for chore in chores:
+            if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
+                self._chore_at_s[chore.name] = now_s
+                self._submit(("chore", chore.name), partial(_do, chore))
 
     def _overdue(self, wake_ups: Sequence[WakeUp], now_s: float, *, unheard: bool) -> list[WakeUp]:
         """Answer what has been due for long: nobody seems to listen."""

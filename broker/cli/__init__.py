@@ -8,6 +8,7 @@ import typer
 
 from broker import __version__
 from broker.cli import (
+    alerts,
     audit,
     backup,
     config,
@@ -20,6 +21,7 @@ from broker.cli import (
     handover,
     hl7,
     images,
+    maintenance,
     messages,
     orders,
     probe,
@@ -60,6 +62,8 @@ handover.add_to(app)
 probe.add_to(app)
 support.add_to(app)
 for noun in (
+    alerts,
+    maintenance,
     worklist,
     orders,
     images,

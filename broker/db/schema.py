@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from sqlalchemy import MetaData, Table
 
-from broker.db import access_tables, device_tables, operation_tables, probe_tables, tables, traffic_tables
+from broker.db import (
+    access_tables,
+    alert_tables,
+    device_tables,
+    operation_tables,
+    probe_tables,
+    tables,
+    traffic_tables,
+)
 
 METADATA: MetaData = tables.PatientRow.metadata
 assert device_tables.AdmissionRow.metadata is METADATA
+assert access_tables.AccountRow.metadata is METADATA
+assert alert_tables.AlertRow.metadata is METADATA
 assert operation_tables.BulkOperationRow.metadata is METADATA
 assert traffic_tables.TrafficSourceRow.metadata is METADATA
 
@@ -50,3 +60,6 @@ KNOCK = _table("device_knock")
 SIGN = _table("device_sign")
 CONVERSATION = _table("device_conversation")
 PROBE_RUN = _table(probe_tables.ProbeRunRow.__tablename__)
+ALERT = _table("alert")
+ALERT_NOTICE = _table("alert_notice")
+MAINTENANCE = _table("maintenance_window")

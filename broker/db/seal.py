@@ -22,7 +22,7 @@ from broker.db.schema import EVENT, SEAL_HEAD
 from broker.db.transaction import Transaction
 from broker.failpoints import failpoint
 
-_START = bytes(32)
+START = bytes(32)
 _MAX_PROBLEMS = 100
 _COLUMNS = (
     EVENT.c.id,
@@ -89,7 +89,7 @@ def _locked_head(transaction: Transaction) -> tuple[int, bytes]:
     statement = select(SEAL_HEAD).where(SEAL_HEAD.c.id == 1).with_for_update()
     row = transaction.execute(statement).mappings().one_or_none()
     if row is None:
-        transaction.execute(transaction.insert_ignoring(SEAL_HEAD), {"id": 1, "seal_no": 0, "seal": _START})
+        transaction.execute(transaction.insert_ignoring(SEAL_HEAD), {"id": 1, "seal_no": 0, "seal": START})
         row = transaction.execute(statement).mappings().one()
     return int(row["seal_no"]), bytes(row["seal"])
 
@@ -99,26 +99,64 @@ def verify_events(engine: Engine, *, batch: int = 1000) -> Verification:
     problems: list[str] = []
     checked = 0
     with reading(engine) as connection:
-        number, seal = 0, _START
+        number, seal = 0, START
         for row in _chain(connection, batch):
-            if row["seal_no"] != number + 1:
-                problems.append(f"seals {number + 1} to {row['seal_no'] - 1} are missing")
-                # What follows is checked against its own predecessor from here on.
-            elif _seal_of(seal, row["seal_no"], row) != row["seal"]:
-                problems.append(f"event {row['id']} (seal {row['seal_no']}) is not what was sealed")
+            if problem := _problem(number, seal, row):
+                problems.append(problem)
             number, seal = int(row["seal_no"]), bytes(row["seal"] or b"")
             checked += 1
             if len(problems) >= _MAX_PROBLEMS:
                 break
         else:
             head = connection.execute(select(SEAL_HEAD).where(SEAL_HEAD.c.id == 1)).mappings().one_or_none()
-            expected = (int(head["seal_no"]), bytes(head["seal"])) if head else (0, _START)
+            expected = (int(head["seal_no"]), bytes(head["seal"])) if head else (0, START)
             if expected != (number, seal):
                 problems.append(f"the chain ends with seal {number}, it was sealed up to {expected[0]}")
         unsealed = connection.execute(
             select(func.count()).select_from(EVENT).where(EVENT.c.seal_no.is_(None))
         ).scalar_one()
     return Verification(checked, int(unsealed), tuple(problems))
+
+
+@dataclass(slots=True)
+class Links:
+    """What was found along a part of the chain."""
+
+    count: int
+    number: int
+    seal: bytes
+    problems: list[str]
+
+
+def links(connection: Connection, number: int, seal: bytes, *, limit: int) -> Links:
+    """Verify at most `limit` events behind a seal."""
+    rows = (
+        connection.execute(
+            select(*_COLUMNS, EVENT.c.seal_no, EVENT.c.seal)
+            .where(EVENT.c.seal_no > number)
+            .order_by(EVENT.c.seal_no)
+            .limit(limit)
+        )
+        .mappings()
+        .all()
+    )
+    found = Links(len(rows), number, seal, [])
+    for row in rows:
+        problem = _problem(found.number, found.seal, {**row})
+        if problem:
+            found.problems.append(problem)
+        found.number, found.seal = int(row["seal_no"]), bytes(row["seal"] or b"")
+    return found
+
+
+def _problem(number: int, seal: bytes, row: Mapping[str, Any]) -> str:
+    """Say what is wrong with the event behind a seal; nothing when it is as it was sealed."""
+    if row["seal_no"] != number + 1:
+        # What follows is checked against its own predecessor from here on.
+        return f"seals {number + 1} to {row['seal_no'] - 1} are missing"
+    if _seal_of(seal, row["seal_no"], row) != row["seal"]:
+        return f"event {row['id']} (seal {row['seal_no']}) is not what was sealed"
+    return ""
 
 
 def _chain(connection: Connection, batch: int) -> Iterator[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Self
 from sqlalchemy import Engine, func, select
 
 from broker.db.repositories.accounts import SqlAccounts, SqlApiTokens, SqlSessions
+from broker.db.repositories.alerts import SqlAlerts
 from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
@@ -29,6 +30,7 @@ from broker.db.transaction import Transaction, Turn
 from broker.domain.events import Event
 from broker.failpoints import failpoint
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
+from broker.workflow.alerts_port import Alerts
 from broker.workflow.devices_port import Devices
 from broker.workflow.ports import (
     BulkOperations,
@@ -72,6 +74,7 @@ class SqlUnitOfWork:
     api_tokens: ApiTokens
     devices: Devices
     probes: ProbeRuns
+    alerts: Alerts
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -96,6 +99,7 @@ class SqlUnitOfWork:
         self.api_tokens = SqlApiTokens(transaction)
         self.devices = SqlDevices(transaction)
         self.probes = SqlProbeRuns(transaction)
+        self.alerts = SqlAlerts(transaction)
 
     def __enter__(self) -> Self:
         return self

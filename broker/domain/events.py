@@ -89,6 +89,11 @@ class EventName(Enum):
     DEVICE_ADMISSION_ENDED = "device admission ended by a person"
     DEVICE_ADMISSION_OVER = "device admission over"  # its time had come
     CONFIGURATION_LOADED = "configuration loaded"
+    ALERT_RAISED = "alert raised"
+    ALERT_ACKNOWLEDGED = "alert taken in hand by a person"
+    ALERT_RECOVERED = "alert over"
+    MAINTENANCE_PLANNED = "maintenance planned by a person"  # alerts about it are not told while it lasts
+    MAINTENANCE_ENDED = "maintenance ended by a person"
     BACKUP_WRITTEN = "backup written"
     SUPPORT_BUNDLE_MADE = "support bundle made"  # left the house with whoever asked for it
     ACCOUNT_ADDED = "account added"

@@ -23,6 +23,7 @@ from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import (
     admin,
+    alerts,
     deliveries,
     destinations,
     devices,
@@ -80,6 +81,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             images,
             instances,
             admin,
+            alerts,
             sign_in,
         )
     ]

@@ -10,6 +10,8 @@ from typing import Protocol
 from broker.domain.rules import Routes
 from broker.errors import Conflict
 from broker.workflow.access import Access
+from broker.workflow.alert_operations import AlertOperations
+from broker.workflow.alerts_port import AlertReports
 from broker.workflow.bulk import Wanted
 from broker.workflow.device_reports import DeviceReports
 from broker.workflow.devices import KnownDevice, Welcome
@@ -34,6 +36,7 @@ from broker.workflow.worklist_board import BoardReports
 
 class PageReports(
     Reports,
+    AlertReports,
     FindReports,
     EntryReports,
     MessageBoard,
@@ -171,6 +174,8 @@ class Dashboard:
     version: str
     access: Access
     """Accounts, sessions, tokens, and who looked at what."""
+    alerts: AlertOperations
+    """What people may do about alerts."""
     known_devices: Callable[[], Sequence[KnownDevice]] = tuple
     """Devices of the site file."""
     seen_by: Callable[[str, Asked], Sequence[int]] = lambda _, __: ()

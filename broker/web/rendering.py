@@ -32,7 +32,7 @@ MEANING = {
     "SCHEDULED": "waiting", "ARRIVED": "waiting", "READY": "waiting", "STARTED": "waiting", "HELD": "attention",
     "silent": "attention", "overdue": "attention", "filling": "attention", "away": "attention", "full": "failing", "STAT": "failing",
     "sends": "ok", "new": "quiet", "dead rule": "attention", "unknown study": "failing", "unrouted": "attention",
-    "normal": "ok", "unknown": "quiet",
+    "normal": "ok", "unknown": "quiet", "critical": "failing", "warning": "attention", "notice": "waiting", "maintenance": "quiet",
     "UNROUTED": "attention", "parked": "attention", "paused": "attention", "draining": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",
     "RUNNING": "waiting", "DONE": "ok", "STOPPED": "attention", "WAITING": "waiting", "REJECTED": "failing",

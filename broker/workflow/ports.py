@@ -24,6 +24,7 @@ from broker.domain.orders import (
 )
 from broker.domain.steps import OrderStatus, PerformedStatus
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
+from broker.workflow.alerts_port import Alerts
 from broker.workflow.devices_port import Devices
 from broker.workflow.probe_port import ProbeRuns
 from broker.workflow.selection import Selection
@@ -830,6 +831,7 @@ class UnitOfWork(Protocol):
     api_tokens: ApiTokens
     devices: Devices
     probes: ProbeRuns
+    alerts: Alerts
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -61,6 +61,8 @@ class Chore:
     name: str
     every_s: float
     run: Callable[[], object]
+    without_database: bool = False
+    """Done also while the database does not answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def keys(model, prefix=""):
     for name, field in model.model_fields.items():
         inner = models(field.annotation)
         if inner is None:
-            yield prefix + name
+            yield prefix + (field.alias or name)
         else:
             joint = {"destinations": ".*.", "devices": "[]."}.get(name, ".")
             yield from keys(inner, prefix + name + joint)

@@ -18,6 +18,7 @@ from broker.web.app import create_app
 from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.workflow import bulk
+from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.operations import Act, Asked
 from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import CheckResult
@@ -66,6 +67,7 @@ class Desk:
             hosts=frozenset({"testserver"}),
             version="1.2.3",
             access=with_accounts(an_access(engine, units_of_work, clock, folder)),
+            alerts=AlertOperations(units_of_work, clock, {}, "Hospital"),
         )
         self.client = signed_in(create_app(board), "operator")
         self.numbers = iter(range(1, 10_000))

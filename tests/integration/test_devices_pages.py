@@ -66,6 +66,7 @@ def board(sqlite_engine, sqlite_uow_factory, clock, tmp_path, store):
         hosts=frozenset({"testserver"}),
         version="1.2.3",
         access=with_accounts(an_access(sqlite_engine, sqlite_uow_factory, clock, tmp_path)),
+        alerts=None,
         known_devices=lambda: [CT1],
         seen_by=lambda ae_title, _: [entry.step.id] if ae_title in ("CT1", "LOANER") else [],
         passport=a_passport,

@@ -45,6 +45,7 @@ class Site:
             hosts=frozenset({"testserver"}),
             version="1.2.3",
             access=with_accounts(an_access(engine, units_of_work, clock, folder)),
+            alerts=None,
             routes=routes,
             try_study=self.try_study,
         )

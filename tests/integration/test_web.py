@@ -28,6 +28,7 @@ from broker.web.pages import ROWS
 from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.web.timeline import tell
+from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.devices_port import KnockKey, Knocks
 from broker.workflow.entries import query_of, sights
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
@@ -64,6 +65,7 @@ PAGES = [
     "/deliveries",
     "/devices",
     "/find",
+    "/alerts",
 ]
 WHY = [
     ExplainedRoute(
@@ -141,6 +143,7 @@ def board(sqlite_engine, sqlite_uow_factory, actions, clock, tmp_path):
         version="1.2.3",
         resources=lambda: [Resource("Disk", "up", "4.2 TB free")],
         access=with_accounts(an_access(sqlite_engine, sqlite_uow_factory, clock, tmp_path)),
+        alerts=AlertOperations(sqlite_uow_factory, clock, {}, "Hospital"),
     )
 
 

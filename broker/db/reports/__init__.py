@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.db.reports.accounts import AccountReports
+from broker.db.reports.alerts import SqlAlertReports
 from broker.db.reports.audit import AuditReports
 from broker.db.reports.board import SqlBoardReports
 from broker.db.reports.deliveries import DeliveryReports
@@ -47,6 +48,7 @@ class SqlReports(
     SourceReports,
     TimelineReports,
     TrendReports,
+    SqlAlertReports,
 ):
     """Implements the Reports and AccountReports ports: every method reads in one read-only transaction."""
 

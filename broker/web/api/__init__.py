@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from broker.web.api import (
+    alerts,
     deliveries,
     devices,
     find,
@@ -39,5 +40,6 @@ for _noun in (
     sources,
     support,
     probe,
+    alerts,
 ):
     router.include_router(_noun.router)

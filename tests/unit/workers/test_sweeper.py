@@ -211,6 +211,26 @@ def test_the_sweep_outlives_the_database(turns, capsys):
     assert lines.count("sweeping again") == 1
 
 
+def test_a_chore_that_needs_no_database_is_done_without_it(turns):
+    done = []
+
+    def units_of_work():
+        raise DatabaseUnavailable
+
+    turns.broker.with_(
+        turns.queue,
+        [
+            Chore("needs it", 0.05, lambda: done.append("needs it")),
+            Chore("tells", 0.05, lambda: done.append("tells"), without_database=True),
+        ],
+    )
+    turns.broker.units_of_work = units_of_work
+    sweeper = turns.sweeper(interval_s=0.05)
+    sweeper.start()
+    until(lambda: done.count("tells") >= 2)
+    assert "needs it" not in done
+
+
 def test_a_silent_sweep_does_not_serve(turns):
     sweeper = turns.sweeper(silent_s=0.05)
     assert "swept" in sweeper.prove()

@@ -1,0 +1,1 @@
+"""Carries alerts to people and machines: e-mail, webhook, syslog."""

@@ -1,0 +1,48 @@
+"""A running broker tells of a certificate that ends soon, by webhook, and somebody takes it in hand."""
+
+import json
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.notices.webhook import signature
+from tests.broker_process import RunningBroker, wait_until
+from tests.integration.test_notices import a_hook
+
+pytestmark = pytest.mark.slow
+
+
+def test_what_is_wrong_is_told_and_taken_in_hand(tmp_path):
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "5",
+         "-subj", "/CN=x", "-keyout", "key.pem", "-out", "soon.pem"],
+        check=True, capture_output=True, cwd=tmp_path,
+    )  # fmt: skip
+    with a_hook() as hook:
+        site = {
+            "site": {"name": "Hospital", "public_url": "https://broker.example"},
+            "alerts": {
+                "webhook": {"url": f"http://127.0.0.1:{hook.server_port}/", "ca": str(tmp_path / "soon.pem")}
+            },
+        }
+        broker = RunningBroker(tmp_path, site, {"BROKER_ALERTS_WEBHOOK_SECRET": "s3cret"}).start()
+        try:
+            wait_until(lambda: hook.seen, timeout_s=60, what="a webhook")
+            _, headers, body = hook.seen[0]
+            at_s = int(headers["X-Broker-Signature"].partition(",")[0].removeprefix("t="))
+            assert headers["X-Broker-Signature"] == signature("s3cret", at_s, body)
+            (told,) = [one for one in json.loads(body)["alerts"] if one["kind"] == "certificate"]
+            assert (told["subject"], told["severity"]) == ("alerts.webhook.ca", "warning")
+            assert told["link"].startswith("https://broker.example/")
+            (alert,) = [one for one in broker.json("alerts", "list") if one["kind"] == "certificate"]
+            assert "in hand of" in broker.cli("alerts", "ack", alert["id"])
+            assert "webhook: handed over" in broker.cli("alerts", "test")
+            until = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S")
+            broker.cli("maintenance", "add", "hl7", "--until", until, "--reason", "cables")
+            (window,) = broker.json("maintenance", "list")
+            assert (window["subject"], window["reason"]) == ("hl7", "cables")
+            assert "ended" in broker.cli("maintenance", "end", window["id"])
+            assert broker.json("maintenance", "list") == []
+        finally:
+            broker.stop()
