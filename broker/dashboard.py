@@ -19,6 +19,7 @@ from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
 from broker.probe import Prober
+from broker.prometheus import Metrics
 from broker.resources import Resources
 from broker.roles import reachable
 from broker.settings import Site
@@ -60,6 +61,8 @@ def dashboard(broker: Broker) -> Dashboard:
         resources=Resources(broker).read,
         access=broker.access,
         alerts=broker.alerts,
+        metrics=Metrics(broker, lambda: health(broker)).text,
+        metrics_open=broker.loaded.site.metrics.open,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),
         pace=Pace(per_s=20.0, burst=60),
         routes=broker.loaded.routes,

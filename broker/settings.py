@@ -332,6 +332,13 @@ class Alerts(_Model):
     """A destination a person has paused stays so, and something waits for it."""
 
 
+class Metrics(_Model):
+    """Numbers for Prometheus."""
+
+    open: bool = False
+    """Answer /metrics without a token; only while the pages are on loopback."""
+
+
 class Completion(_Model):
     """When a series or a study counts as complete."""
 
@@ -421,6 +428,15 @@ class Site(_Model):
     """See rules.md."""
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _metrics_stay_private(self) -> Self:
+        if self.metrics.open and self.listen.web.host not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError(
+                "metrics.open needs the pages on loopback; give Prometheus a token of role viewer"
+            )
+        return self
 
     @model_validator(mode="after")
     def _devices_are_unique(self) -> Self:

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.errors import BrokerError, NotSignedIn
 from broker.web import api, security
 from broker.web.access import TheViewer, identify, refuse_undeclared
+from broker.web.api import metrics
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
 from broker.web.pages import (
@@ -91,6 +92,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     for router in routers:
         app.include_router(router, include_in_schema=False)
     app.include_router(api.router)
+    app.include_router(metrics.open_router if dashboard.metrics_open else metrics.router)
     pace = security.PaceKeeper(dashboard.pace, dashboard.clock.monotonic) if dashboard.pace else None
 
     @app.get("/openapi.json", include_in_schema=False)

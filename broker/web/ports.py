@@ -182,6 +182,10 @@ class Dashboard:
     """AE title -> ids of the steps it would be shown now, asking like this."""
     passport: Callable[[str], Passport] | None = None
     """AE title -> what has to be typed into the device."""
+    metrics: Callable[[], bytes] = bytes
+    """Answers the text Prometheus reads."""
+    metrics_open: bool = False
+    """Nobody is asked who they are for it."""
     resources: Callable[[], Sequence[Resource]] = tuple
     """What the roles stand on: database, Redis, disk."""
     front: Front = Front()

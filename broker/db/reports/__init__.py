@@ -13,6 +13,7 @@ from broker.db.reports.entries import SqlEntryReports
 from broker.db.reports.find import SqlFindReports
 from broker.db.reports.message_board import SqlMessageBoard
 from broker.db.reports.messages import MessageReports
+from broker.db.reports.metrics import MetricReports
 from broker.db.reports.orders import OrderReports
 from broker.db.reports.overview import OverviewReports
 from broker.db.reports.probe_runs import SqlProbeReports
@@ -49,6 +50,7 @@ class SqlReports(
     TimelineReports,
     TrendReports,
     SqlAlertReports,
+    MetricReports,
 ):
     """Implements the Reports and AccountReports ports: every method reads in one read-only transaction."""
 
