@@ -23,8 +23,8 @@ def wired(engine, clock, tmp_path, monkeypatch):
         clock=clock,
         data_dir=tmp_path,
         redis_url=f"redis+socket://{tmp_path}/nobody.sock",
-        reports=SimpleNamespace(storage=lambda **_: Storage(300 * GB, 1 * GB)),
-        loaded=SimpleNamespace(site=SimpleNamespace(limits=SimpleNamespace(storage=limits))),
+        reports=SimpleNamespace(storage=lambda **_: Storage(300 * GB, 1 * GB), probe_runs=lambda **_: []),
+        loaded=SimpleNamespace(site=SimpleNamespace(limits=SimpleNamespace(storage=limits), probe=None)),
         usage=usage,
     )
 

@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from broker import file_handles
 from broker.file_handles import ENOUGH, OF_A_PROCESS, handles_needed, take_handles
 from broker.settings import DicomLimits, Hl7Limits, Limits
 
@@ -23,6 +25,10 @@ INFINITY = resource.RLIM_INFINITY
 def handles(monkeypatch):
     """Stand for the kernel's limits: [soft, hard]."""
     limits = [1024, 4096]
+    # Whatever ran before in this process may have set up logging, and told its loggers to remember it.
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    monkeypatch.setattr(file_handles, "log", structlog.get_logger())
 
     def set_limit(_, both):
         assert both[0] <= limits[1] or limits[1] == INFINITY
@@ -30,7 +36,8 @@ def handles(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", set_limit)
-    return limits
+    yield limits
+    structlog.configure(**before)
 
 
 def test_a_listener_needs_a_handle_for_each_connection_and_each_file_under_way():
