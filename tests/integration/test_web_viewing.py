@@ -28,6 +28,8 @@ def views(board, what="viewed"):  # noqa: F811
         f"/studies/{STUDY}",
         "/messages/1",
         "/messages/1/raw",
+        "/deliveries/1",
+        "/instances/1/preview",
         "/api/worklist",
         "/api/orders",
         "/api/orders/1",

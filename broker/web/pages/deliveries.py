@@ -13,6 +13,7 @@ from broker.errors import InvalidValue
 from broker.web.access import TheOperator, TheViewer, Who
 from broker.web.delivery_filters import AGES, TheFilters
 from broker.web.pages import ROWS, Id, TheDashboard, ThePages
+from broker.web.viewing import TheViewing
 from broker.workflow.operations import Act, Asked
 from broker.workflow.selection import Selection
 
@@ -66,6 +67,7 @@ def deliveries(
 def delivery(
     request: Request,
     _: TheViewer,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     delivery_id: Id,
@@ -73,6 +75,7 @@ def delivery(
 ) -> Response:
     """Show one delivery: its tries, its images, what was said on the wire, and why it goes again when."""
     line = board.reports.delivery(delivery_id)
+    seen.opened(delivery=delivery_id, study=line.study_instance_uid)
     items = board.reports.items(delivery_id, after=offset, limit=ITEM_ROWS + 1)
     return pages.render(
         request,
