@@ -9,7 +9,7 @@ A browser shows its session's cookie and, with everything that changes, the toke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -23,6 +23,7 @@ from broker.domain.access import Role
 from broker.errors import NotAllowed, NotSignedIn
 from broker.web import security
 from broker.web.ports import Dashboard
+from broker.workflow.access import Access
 from broker.workflow.accounts import Caller
 from broker.workflow.accounts_port import Session
 
@@ -130,6 +131,17 @@ def _asks_by_itself(request: Request) -> bool:
     return "text/event-stream" in headers.get("accept", "") or (
         headers.get("hx-request") == "true" and headers.get("hx-boosted") != "true"
     )
+
+
+def turned_out(access: Access, everybody: Collection[Who]) -> set[Who]:
+    """Answer whose session or token opens nothing any longer, or opens something else: two queries for them all."""
+    sessions = access.sign_in.still_open(who.session.id for who in everybody if who.session)
+    tokens = access.tokens.still_open(who.token_id for who in everybody if who.token_id is not None)
+    return {
+        who
+        for who in everybody
+        if who.role is not (sessions.get(who.session.id) if who.session else tokens.get(who.token_id or 0))
+    }
 
 
 def cookie_name(request: Request) -> str:

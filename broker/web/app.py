@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import BrokerError, NotSignedIn
 from broker.web import api, security
-from broker.web.access import TheViewer, identify, refuse_undeclared
+from broker.web.access import TheViewer, identify, refuse_undeclared, turned_out
 from broker.web.api import metrics
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
@@ -87,7 +87,10 @@ def create_app(dashboard: Dashboard) -> FastAPI:
         )
     ]
     app.state.pages = Pages(dashboard, places_of(routers))
-    app.state.live = LiveOverview(lambda: overview.sections(dashboard, app.state.pages))
+    app.state.live = LiveOverview(
+        lambda: overview.sections(dashboard, app.state.pages),
+        turned_out=lambda everybody: turned_out(dashboard.access, everybody),
+    )
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for router in routers:
         app.include_router(router, include_in_schema=False)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -21,6 +22,9 @@ class TooManyViewers(Exception):
 class Viewer:
     """Somebody who looks, and what they have seen."""
 
+    who: Hashable = None
+    is_out: bool = False
+    """May look no longer."""
     seen: dict[str, int] = field(default_factory=dict)
     turns: int = 0
 
@@ -32,15 +36,21 @@ class LiveOverview:
         self,
         render: Callable[[], Mapping[str, str]],
         *,
+        turned_out: Callable[[Collection[Any]], Collection[Any]] = lambda _: (),
+        ask_every: int = 2,
         every_s: float = 1.0,
         most_viewers: int = 64,
         most_turns: int = 600,
     ) -> None:
         """Render nothing before somebody looks.
 
+        `turned_out` is asked every so many turns, once for all who look, which of them may look no longer.
         A stream ends after `most_turns`: the browser opens another and proves again who it is.
         """
         self._render = render
+        self._turned_out = turned_out
+        self._ask_every = ask_every
+        self._asked_turns = 0
         self._every_s = every_s
         self._most_viewers = most_viewers
         self._most_turns = most_turns
@@ -66,15 +76,17 @@ class LiveOverview:
         """End all streams within a turn; may be called from any thread."""
         self.is_closed = True
 
-    async def watch(self) -> AsyncIterator[bytes]:
-        """Answer server-sent events until the viewer goes."""
-        viewer = Viewer()
+    async def watch(self, who: Hashable = None) -> AsyncIterator[bytes]:
+        """Answer server-sent events until the viewer goes, or may look no longer."""
+        viewer = Viewer(who)
         self._viewers.add(viewer)
         try:
             yield b"retry: 2000\n\n"
             while viewer.turns < self._most_turns and not self.is_closed:
                 turn = self._turning()
                 await turn.wait()
+                if viewer.is_out:
+                    return
                 viewer.turns += 1
                 new = b"".join(
                     event
@@ -112,6 +124,7 @@ class LiveOverview:
 
     async def _take_turn(self) -> None:
         try:
+            await self._turn_out()
             sections = await asyncio.to_thread(self._render)
         except BrokerError as error:
             if not self._fails:
@@ -124,6 +137,15 @@ class LiveOverview:
             version, before, _ = self._sections.get(name, (0, None, b""))
             if text != before:
                 self._sections[name] = (version + 1, text, event(name, text))
+
+    async def _turn_out(self) -> None:
+        self._asked_turns += 1
+        if self._asked_turns < self._ask_every:
+            return
+        gone = set(await asyncio.to_thread(self._turned_out, {viewer.who for viewer in self._viewers}))
+        self._asked_turns = 0
+        for viewer in self._viewers:
+            viewer.is_out = viewer.is_out or viewer.who in gone
 
 
 def event(name: str, text: str) -> bytes:

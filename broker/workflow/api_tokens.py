@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 from broker.domain.access import LONGEST_TOKEN, Role
@@ -61,6 +62,12 @@ class TokenAdministration:
             uow.record(Event(EventName.TOKEN_REVOKED, Subject.TOKEN, token, actor=by.name, details=details))
             uow.commit()
             return True
+
+    def still_open(self, tokens: Iterable[int]) -> Mapping[int, Role]:
+        """Answer which of these tokens still open something, and what each lets do."""
+        now = self._clock.now()
+        found = self._reports.api_tokens_of(sorted(set(tokens)))
+        return {one.id: one.role for one in found if one.revoked_at is None and one.expires_at > now}
 
     def known(self, token: str) -> ApiToken | None:
         """Answer the token a program has shown; None when it opens nothing (any longer)."""

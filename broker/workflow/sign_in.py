@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from broker.domain.access import (
     IDLE,
     LONGEST_SESSION,
+    Role,
     Throttle,
     account_name,
     new_password,
@@ -170,6 +172,12 @@ class SignIn:
                 uow.sessions.touch(session.id, now=now)
                 uow.commit()
         return session
+
+    def still_open(self, sessions: Iterable[int]) -> Mapping[int, Role]:
+        """Answer which of these sessions have not ended, and what each lets do now."""
+        now = self._clock.now()
+        found = self._reports.sessions(sorted(set(sessions)))
+        return {one.id: one.role for one in found if not one.is_disabled and _is_fresh(one, now)}
 
     def hide_names(self, session: Session, *, hide: bool) -> None:
         """Mask the names of patients on the pages of this session, or no longer."""

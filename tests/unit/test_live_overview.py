@@ -122,6 +122,46 @@ def test_a_stream_ends_when_it_is_closed_or_old_and_there_are_only_so_many(sourc
     run(look())
 
 
+def test_who_may_look_no_longer_is_turned_out_and_the_others_see_on(source):
+    asked, gone = [], set()
+
+    def turned_out(everybody):
+        asked.append(set(everybody))
+        return gone & set(everybody)
+
+    async def look():
+        shared = live(source, turned_out=turned_out, ask_every=2)
+        async with aclosing(shared.watch("ada")) as ada, aclosing(shared.watch("bob")) as bob:
+            waits = [asyncio.ensure_future(anext(told)) for told in (ada, bob)]
+            await asyncio.gather(*waits)
+            waits = [asyncio.ensure_future(anext(told)) for told in (ada, bob)]
+            await asyncio.gather(*waits)
+            gone.add("ada")
+            with pytest.raises(StopAsyncIteration):
+                await anext(ada)
+            source.sections["clock"] = "08:09"
+            assert b"08:09" in await anext(bob)
+        assert {"ada", "bob"} in asked, "one question for all who look"
+
+    run(look())
+
+
+def test_a_question_that_cannot_be_answered_turns_nobody_out_and_is_asked_again(source):
+    answers = [DatabaseUnavailable(), DatabaseUnavailable()]
+
+    def turned_out(everybody):
+        if answers:
+            raise answers.pop()
+        return everybody
+
+    async def look():
+        shared = live(source, turned_out=turned_out, ask_every=1)
+        assert [part async for part in shared.watch("ada")] == [b"retry: 2000\n\n"]
+        assert not answers
+
+    run(look())
+
+
 def test_what_is_sent_has_no_line_that_could_end_it():
     text = "<p>a\n\n\r\nevent: trap\rdata: b</p>\u2028c"
     lines = event("flow", text).decode().removesuffix("\n\n").split("\n")

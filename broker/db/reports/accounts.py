@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
 from broker.db.reports.reading import Reader, mappings
 from broker.db.repositories.accounts import account_of, api_token_of
@@ -42,20 +42,15 @@ class AccountReports(Reader):
         """Answer the session a token opens, with its account as it is now."""
         with self._reading() as connection:
             rows = mappings(connection, _SESSION.where(WEB_SESSION.c.token_hash == token_hash))
-        if not rows:
-            return None
-        row = rows[0]
-        return Session(
-            id=row["id"],
-            account=row["account"],
-            name=row["name"],
-            role=Role(row["role"]),
-            is_disabled=bool(row["is_disabled"]),
-            address=row["address"],
-            created_at=row["created_at"],
-            seen_at=row["seen_at"],
-            hides_names=bool(row["hides_names"]),
-        )
+        return _session_of(rows[0]) if rows else None
+
+    def sessions(self, keys: Sequence[int]) -> Sequence[Session]:
+        """Answer those of some ids that are there, each with its account as it is now."""
+        if not keys:
+            return []
+        with self._reading() as connection:
+            rows = mappings(connection, _SESSION.where(WEB_SESSION.c.id.in_(keys)))
+        return [_session_of(row) for row in rows]
 
     def api_token(self, token_hash: bytes) -> ApiToken | None:
         """Answer the token of a hash, whether it still opens anything or not."""
@@ -68,3 +63,25 @@ class AccountReports(Reader):
         with self._reading() as connection:
             rows = mappings(connection, select(API_TOKEN).order_by(API_TOKEN.c.id.desc()).limit(MAX_ROWS))
             return [api_token_of(row) for row in rows]
+
+    def api_tokens_of(self, keys: Sequence[int]) -> Sequence[ApiToken]:
+        """Answer those of some ids."""
+        if not keys:
+            return []
+        with self._reading() as connection:
+            rows = mappings(connection, select(API_TOKEN).where(API_TOKEN.c.id.in_(keys)))
+            return [api_token_of(row) for row in rows]
+
+
+def _session_of(row: RowMapping) -> Session:
+    return Session(
+        id=row["id"],
+        account=row["account"],
+        name=row["name"],
+        role=Role(row["role"]),
+        is_disabled=bool(row["is_disabled"]),
+        address=row["address"],
+        created_at=row["created_at"],
+        seen_at=row["seen_at"],
+        hides_names=bool(row["hides_names"]),
+    )

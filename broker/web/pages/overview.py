@@ -44,7 +44,7 @@ def live(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer) -
 
 
 @router.get("/overview/stream")
-async def stream(request: Request, _: TheViewer) -> Response:
+async def stream(request: Request, who: TheViewer) -> Response:
     """Send every section of the page when it has changed, and the time every second."""
     viewers: LiveOverview = request.app.state.live
     try:
@@ -53,4 +53,4 @@ async def stream(request: Request, _: TheViewer) -> Response:
         # The page asks for itself instead, less often.
         return Response("Too many are looking.", status_code=503, headers={"Retry-After": "30"})
     headers = {"X-Accel-Buffering": "no"}
-    return StreamingResponse(viewers.watch(), media_type="text/event-stream", headers=headers)
+    return StreamingResponse(viewers.watch(who), media_type="text/event-stream", headers=headers)

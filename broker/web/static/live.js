@@ -54,6 +54,8 @@
     try {
       const answer = await fetch(live.dataset.poll, { headers: { "HX-Request": "true" } });
       if (answer.ok) { htmx.swap(live, await answer.text(), { swapStyle: "innerHTML" }); heard(); heardAt -= OLD_AFTER_MS - POLL_EVERY_MS; }
+      // Whoever may look no longer is shown nothing any longer, either.
+      else if (answer.status === 401) location.assign("/sign-in");
     } catch { /* the note stands, and says so */ }
     asking = false;
   }, 1000);
