@@ -534,6 +534,7 @@ class EventRow(SQLModel, table=True):
         Index("ix_event_study", "study_instance_uid"),
         Index("ix_event_order", "order"),
         Index("ix_event_name_at", "name", "at"),
+        Index("ix_event_actor", "actor", "name", "at"),
     )
     id: int | None = _id()
     at: datetime = _instant()

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from broker.db.reports import SqlReports
 from broker.db.seal import seal_events, verify_events
-from broker.domain.events import Subject
+from broker.domain.events import Event, EventName, Subject
 from broker.workflow.accounts import Caller
 from broker.workflow.audit import MAX_SHOWN, Audit, Shown
 from broker.workflow.audit_port import AuditQuestion
@@ -68,6 +68,38 @@ def test_who_looked_at_a_patient_is_found_by_patient_order_study_person_and_time
     assert line.details == {"page": "/orders/{order_id}", "how": "opened"}
     (older,) = reports.audit(AuditQuestion(patient="PID1", what="viewed"), before=line.id + 1)
     assert older == line
+
+
+def test_pages_of_the_trail_follow_each_other_in_the_order_of_time_whoever_is_asked_for(
+    uow_factory, reports, clock
+):
+    names = [EventName.SIGNED_IN, EventName.VIEWED, EventName.SIGNED_OUT, EventName.VIEWED]
+    for number in range(40):
+        with uow_factory() as uow:
+            for actor in ("ada", "bob"):
+                what = names[(number + (actor == "bob")) % len(names)]
+                uow.record(Event(what, Subject.ACCOUNT, number, actor=actor))
+            uow.commit()
+        if number % 3 == 0:
+            clock.advance(1)  # the others share their instant
+    for asked in ({}, {"actor": "ada"}, {"what": "viewed"}, {"actor": "bob", "what": "viewed"}):
+        whole = reports.audit(AuditQuestion(**asked), limit=500)
+        assert len(whole) == 80 // (2 ** len(asked))
+        assert [(line.at, line.id) for line in whole] == sorted(
+            ((line.at, line.id) for line in whole), reverse=True
+        )
+        pages, before = [], None
+        while part := reports.audit(AuditQuestion(**asked), before=before, limit=7):
+            pages += part
+            before = part[-1].id
+        assert pages == list(whole)
+        middle = whole[len(whole) // 2].at
+        assert list(reports.audit(AuditQuestion(**asked, since=middle), limit=500)) == [
+            line for line in whole if line.at >= middle
+        ]
+        assert list(reports.audit(AuditQuestion(**asked, until=middle), limit=500)) == [
+            line for line in whole if line.at < middle
+        ]
 
 
 def test_a_page_that_renews_itself_is_one_view_a_minute_and_other_objects_are_their_own(

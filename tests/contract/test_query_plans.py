@@ -1,5 +1,6 @@
 """What runs often looks through an index of open work, however long the history grows."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -9,10 +10,12 @@ from broker.db.reports import SqlReports
 from broker.db.seal import seal_events
 from broker.db.traffic import count_traffic
 from broker.domain.delivery import DeliveryState
+from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import EntityIdentifier
+from broker.workflow.audit_port import AuditQuestion
 from broker.workflow.ports import InstanceState
 from broker.workflow.worklist_board import BoardFilters
-from tests.builders import NOW, a_message, a_message_delivery, an_instance, order_details
+from tests.builders import NOW, a_message, a_message_delivery, a_stored_entry, an_instance, order_details
 
 LEASE = timedelta(seconds=90)
 NUMBERS = order_details(
@@ -144,6 +147,39 @@ def test_pages_that_are_looked_at_all_day_read_no_table_from_end_to_end(sqlite_e
     )
     assert plans
     assert not [p for p in plans if p in whole or ("SCAN" in p and "ix_delivery_destination" in p)], plans
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        AuditQuestion(),
+        AuditQuestion(actor="ada"),
+        AuditQuestion(actor="broker", what="backup written", since=NOW, until=NOW + LEASE),
+        AuditQuestion(what="viewed"),
+        AuditQuestion(until=NOW),
+        AuditQuestion(patient="PID1", actor="broker", what="viewed"),
+        AuditQuestion(order=1, actor="broker"),
+        AuditQuestion(study_instance_uid="1.2", what="viewed"),
+    ],
+    ids=repr,
+)
+def test_the_audit_trail_is_searched_by_its_indexes_whatever_is_asked(engine, uow_factory, question):
+    with uow_factory() as uow:
+        a_stored_entry(uow, 1)
+        for actor in ("ada", "broker"):
+            uow.record(Event(EventName.VIEWED, Subject.ORDER, 1, "1.2", 1, actor=actor))
+        uow.commit()
+    reports = SqlReports(engine)
+    plans = plans_of(engine, lambda: reports.audit(question, before=2))
+    on_events = [plan for plan in plans if re.search(r"\bevent\b|ix_event", plan)]
+    assert on_events
+    if engine.dialect.name == "sqlite":
+        assert not [plan for plan in on_events if "SCAN event" in plan], plans
+        about = bool(question.patient or question.order or question.study_instance_uid)
+        assert about or not [plan for plan in plans if "TEMP B-TREE" in plan], plans
+        assert not about or not [plan for plan in plans if "ix_event_actor" in plan], plans
+    else:
+        assert not [plan for plan in plans if "Seq Scan on event" in plan], plans
 
 
 def test_counting_who_talks_reads_what_is_new_by_an_index(sqlite_engine, sqlite_uow_factory):

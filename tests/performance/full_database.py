@@ -49,6 +49,9 @@ EVENT_NAMES = (
     "order placed",
     "routed",
 )
+PEOPLE = ("ada", "bob", "cleo", "dan")
+VIEWS = 20
+"""Every so many events somebody looked at an order."""
 ROWS = 5000
 """Of one INSERT."""
 
@@ -309,9 +312,10 @@ def _delivery(n: int, study: str, at: datetime, deliveries: int, now: datetime) 
 
 
 def _event(n: int, study: str, at: datetime, draw: random.Random, orders: int) -> Mapping[str, Any]:
-    name = EVENT_NAMES[draw.randrange(len(EVENT_NAMES))]
-    subject = name.partition(" ")[0]
+    name = EVENT_NAMES[draw.randrange(len(EVENT_NAMES))] if n % VIEWS else "viewed"
+    subject = name.partition(" ")[0] if n % VIEWS else "order"
     device = subject in {"worklist", "performed", "instance"}
+    actor = DEVICES[n % len(DEVICES)] if device else "broker"
     return {
         "at": at,
         "name": name,
@@ -323,7 +327,7 @@ def _event(n: int, study: str, at: datetime, draw: random.Random, orders: int) -
         "subject_id": n % orders + 1,
         "study_instance_uid": None if subject in {"worklist", "message"} else study,
         "order": n % orders + 1,
-        "actor": DEVICES[n % len(DEVICES)] if device else "broker",
+        "actor": actor if n % VIEWS else PEOPLE[n // VIEWS % len(PEOPLE)],
         "details": {"destination": DESTINATIONS[n % len(DESTINATIONS)], "attempt": 1},
         "seal_no": None,
         "seal": None,
