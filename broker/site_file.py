@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,41 +11,17 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.comments import CommentedMap
 
 from broker.domain.rules import KnownKeyword, Routes, RouteSyntaxError, compile_routes
-from broker.errors import ConfigurationError
+from broker.placed_yaml import FileProblems, Key, PlacedYaml, Problem, dotted
 from broker.settings import RESERVED_VARIABLES, OptionsOf, Site
-
-Path_ = tuple[str | int, ...]
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong, where it stands. Line and column count from 1; 0 = the whole file or the environment."""
-
-    file: str
-    line: int
-    column: int
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        """Say it as compilers do."""
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
-
-
-class SiteFileError(ConfigurationError):
+class SiteFileError(FileProblems):
     """The site file has problems."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep all of them."""
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +47,31 @@ def load_site(
         body = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SiteFileError([Problem(str(path), 0, 0, "", f"cannot be read: {error}")]) from error
-    tree = _parse(path, body)
-    overrides = _apply_environment(tree, environ)
+    return parse_site(path, body, environ=environ, options_of=options_of, known_keyword=known_keyword)
+
+
+def parse_site(
+    path: Path,
+    body: str,
+    *,
+    environ: Mapping[str, str],
+    options_of: OptionsOf,
+    known_keyword: KnownKeyword,
+) -> LoadedSite:
+    """Check what stands, or is to stand, in a site file. Raises SiteFileError with every problem found."""
+    placed = PlacedYaml.read(str(path), body, refused=SiteFileError)
+    overrides = _apply_environment(placed.tree, environ)
     problems: list[Problem] = []
 
-    def add(key: Path_, text: str) -> None:
-        line, column = _position(tree, key)
+    def add(key: Key, text: str) -> None:
         variable = overrides.get(key)
-        file, line, column = (f"environment {variable}", 0, 0) if variable else (str(path), line, column)
-        problems.append(Problem(file, line, column, ".".join(str(part) for part in key), text))
+        problems.append(
+            Problem(f"environment {variable}", 0, 0, dotted(key), text)
+            if variable
+            else placed.problem(key, text)
+        )
 
-    plain = _plain(tree)
+    plain = placed.content()
     site: Site | None = None
     try:
         site = Site.model_validate(plain)
@@ -95,29 +85,10 @@ def load_site(
     return LoadedSite(site, routes, path, body, hashlib.sha256(body.encode()).hexdigest())
 
 
-def _parse(path: Path, body: str) -> CommentedMap:
-    yaml = YAML(typ="rt")
-    yaml.version = (1, 2)
-    try:
-        tree = yaml.load(body)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        text = str(error.problem or error.context or "is not YAML").splitlines()[0]
-        raise SiteFileError([Problem(str(path), line, column, "", text)]) from error
-    except YAMLError as error:
-        raise SiteFileError([Problem(str(path), 0, 0, "", str(error).splitlines()[0])]) from error
-    if tree is None:
-        return CommentedMap()
-    if not isinstance(tree, CommentedMap):
-        raise SiteFileError([Problem(str(path), 1, 1, "", "must be a mapping")])
-    return tree
-
-
-def _apply_environment(tree: CommentedMap, environ: Mapping[str, str]) -> dict[Path_, str]:
+def _apply_environment(tree: CommentedMap, environ: Mapping[str, str]) -> dict[Key, str]:
     """Set `BROKER_LISTEN__DICOM__PORT=104` as listen.dicom.port; answer which key came from which variable."""
     yaml = YAML(typ="safe")
-    applied: dict[Path_, str] = {}
+    applied: dict[Key, str] = {}
     for variable, text in sorted(environ.items()):
         base = variable.removesuffix("_FILE")
         if not variable.startswith("BROKER_") or variable in RESERVED_VARIABLES or base in RESERVED_VARIABLES:
@@ -139,37 +110,7 @@ def _apply_environment(tree: CommentedMap, environ: Mapping[str, str]) -> dict[P
     return applied
 
 
-def _plain(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, (list, CommentedSeq)):
-        return [_plain(value) for value in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (str, int, float):  # ruamel's scalars remember their style; the models want plain ones
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
-
-
-def _position(tree: Any, key: Path_) -> tuple[int, int]:
-    """Find where `key`, or its nearest enclosing key, stands."""
-    line, column, node = 1, 1, tree
-    for part in key:
-        try:
-            if isinstance(node, CommentedMap) and part in node:
-                row, col = node.lc.key(part)
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                row, col = node.lc.item(part)
-            else:
-                break
-        except (KeyError, AttributeError, TypeError):
-            break
-        line, column, node = row + 1, col + 1, node[part]
-    return line, column
-
-
-def _collect(error: ValidationError, prefix: Path_, add: Any) -> None:
+def _collect(error: ValidationError, prefix: Key, add: Any) -> None:
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
@@ -186,7 +127,7 @@ def _check_routes(raw: Any, known_keyword: KnownKeyword, add: Any) -> Routes | N
         return None
 
 
-def _route_path(path: str) -> Path_:
+def _route_path(path: str) -> Key:
     return tuple(int(part) if part.isdigit() else part for part in path.split("."))
 
 

@@ -11,9 +11,10 @@ from broker.domain.values import AETitle
 from broker.errors import BrokerError, InvalidValue
 from broker.hl7.charsets import charset_named
 from broker.hl7.converters import CONVERTERS
-from broker.hl7.mapping_file import FieldRule, Key, MappingFile
+from broker.hl7.mapping_file import FieldRule, MappingFile
 from broker.hl7.rules import DATE_TIME, SECTIONS, SPECIAL, rules_of
 from broker.hl7.tokenizer import Path
+from broker.placed_yaml import Key
 
 _STATION_KEYS = frozenset({"modality", "procedure_code", "sending_application", "sending_facility"})
 _ACTIONS = frozenset(action.value for action in OrderAction)

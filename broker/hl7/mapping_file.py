@@ -7,20 +7,15 @@ and every mistake is told as `file:line:column: key: problem`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path as FilePath
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from broker.errors import ConfigurationError
-
-Key = tuple[str | int, ...]
+from broker.placed_yaml import FileProblems, Key, PlacedYaml, Problem
 
 
 def _listed(value: object) -> object:
@@ -118,50 +113,22 @@ class MappingFile(_Model):
     stations: tuple[StationRule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class MappingProblem:
-    """One mistake, where it stands; line and column count from 1."""
-
-    file: str
-    line: int
-    column: int
-    key: str
-    text: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
-
-
-class MappingFileError(ConfigurationError):
+class MappingFileError(FileProblems):
     """The HL7 mapping files have mistakes."""
-
-    def __init__(self, problems: Sequence[MappingProblem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One file as read: its plain content, and where each key stands."""
+    """One file: where each key stands, and what it says."""
 
-    name: str
-    tree: CommentedMap
+    placed: PlacedYaml
     content: Mapping[str, object]
 
-    def problem(self, key: Key, text: str) -> MappingProblem:
-        """Place a mistake at its key, or at the nearest key around it."""
-        line, column = 1, 1
-        node: object = self.tree
-        for part in key:
-            if isinstance(node, CommentedMap) and part in node:
-                row, offset = node.lc.key(part)
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                row, offset = node.lc.item(part)
-            else:
-                break
-            line, column, node = row + 1, offset + 1, node[part]
-        return MappingProblem(self.name, line, column, ".".join(str(part) for part in key), text)
+    @classmethod
+    def read(cls, name: str, body: str) -> Self:
+        """Read a text. Raises MappingFileError when it is no mapping in YAML."""
+        placed = PlacedYaml.read(name, body, refused=MappingFileError)
+        return cls(placed, placed.content())
 
 
 Check = Callable[[MappingFile], list[tuple[Key, str]]]
@@ -174,14 +141,14 @@ def load_mapping_files(directory: FilePath | None, check: Check) -> tuple[Mappin
     Raises MappingFileError with every mistake of every file.
     """
     shipped = files("broker.hl7").joinpath("mappings/default.yaml")
-    layers = [_parse("broker/hl7/mappings/default.yaml", shipped.read_text(encoding="utf-8"))]
+    layers = [Layer.read("broker/hl7/mappings/default.yaml", shipped.read_text(encoding="utf-8"))]
     sender_layers: list[Layer] = []
-    problems: list[MappingProblem] = []
+    problems: list[Problem] = []
     for path in sorted(directory.glob("*.yaml")) if directory is not None and directory.is_dir() else []:
         try:
-            layer = _parse(str(path), path.read_text(encoding="utf-8"))
+            layer = Layer.read(str(path), path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(MappingProblem(str(path), 0, 0, "", f"cannot be read: {type(error).__name__}"))
+            problems.append(Problem(str(path), 0, 0, "", f"cannot be read: {type(error).__name__}"))
             continue
         except MappingFileError as error:
             problems += error.problems
@@ -191,46 +158,14 @@ def load_mapping_files(directory: FilePath | None, check: Check) -> tuple[Mappin
         elif layer.content.get("senders"):
             sender_layers.append(layer)
         else:
-            problems.append(layer.problem(("senders",), "a file that is not default.yaml names its senders"))
+            problems.append(
+                layer.placed.problem(("senders",), "a file that is not default.yaml names its senders")
+            )
     common = _compose(layers, check, problems)
     ours = [_compose([*layers, layer], check, problems) for layer in sender_layers]
     if problems or common is None:
         raise MappingFileError(problems)
     return common, [mapping for mapping in ours if mapping is not None]
-
-
-def _parse(name: str, body: str) -> Layer:
-    yaml = YAML(typ="rt")
-    yaml.version = (1, 2)
-    try:
-        tree = yaml.load(body)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        text = str(error.problem or error.context or "is not YAML").splitlines()[0]
-        raise MappingFileError([MappingProblem(name, line, column, "", text)]) from error
-    except YAMLError as error:
-        raise MappingFileError([MappingProblem(name, 0, 0, "", str(error).splitlines()[0])]) from error
-    if tree is None:
-        tree = CommentedMap()
-    if not isinstance(tree, CommentedMap):
-        raise MappingFileError([MappingProblem(name, 1, 1, "", "must be a mapping")])
-    content = _plain(tree)
-    assert isinstance(content, dict)
-    return Layer(name, tree, content)
-
-
-def _plain(node: object) -> object:
-    if isinstance(node, Mapping):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, (list, CommentedSeq)):
-        return [_plain(value) for value in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (str, int, float):  # ruamel's scalars remember their style; the models want plain ones
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
 
 
 # Sections laid over each other key by key; anything else is replaced whole.
@@ -263,7 +198,7 @@ def _merge(below: object, above: object, depth: int) -> object:
     return {**below, **{key: _merge(below.get(key), value, depth - 1) for key, value in above.items()}}
 
 
-def _compose(layers: list[Layer], check: Check, problems: list[MappingProblem]) -> MappingFile | None:
+def _compose(layers: list[Layer], check: Check, problems: list[Problem]) -> MappingFile | None:
     """Lay files over each other; a mistake is placed in the topmost file that has its key."""
     content: dict[str, object] = {}
     for layer in layers:
@@ -282,7 +217,7 @@ def _compose(layers: list[Layer], check: Check, problems: list[MappingProblem]) 
         ]
     for key, text in found:
         owner = next((layer for layer in reversed(layers) if _has(layer.content, key)), layers[-1])
-        problem = owner.problem(key, text)
+        problem = owner.placed.problem(key, text)
         if problem not in problems:
             problems.append(problem)
     return mapping

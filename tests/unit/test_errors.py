@@ -24,15 +24,17 @@ from broker.dicom.objects.identifier import IdentifierRefused
 from broker.dicom.objects.performed_steps import PerformedStepRefused, Refusal
 from broker.domain.rule_syntax import RouteSyntaxError
 from broker.errors import BrokerError, Portable, TooManyTries
-from broker.hl7.mapping_file import MappingFileError, MappingProblem
-from broker.site_file import Problem, SiteFileError
+from broker.hl7.mapping_file import MappingFileError
+from broker.placed_yaml import FileProblems, Problem
+from broker.site_file import SiteFileError
 
 WITH_ARGUMENTS_OF_THEIR_OWN = [
     IdentifierRefused("the key is no date", elements=(0x00400002,)),
     PerformedStepRefused(next(iter(Refusal)), (0x00400252,), "is final"),
     RouteSyntaxError([("routes.0.when", "no such attribute")]),
+    FileProblems([Problem("broker.yaml", 3, 1, "listen", "is no mapping")]),
     SiteFileError([Problem("broker.yaml", 3, 1, "listen", "is no mapping")]),
-    MappingFileError([MappingProblem("orm.yaml", 3, 1, "PID-3", "is no path")]),
+    MappingFileError([Problem("orm.yaml", 3, 1, "PID-3", "is no path")]),
     ConnectFailed(Phase.TLS, "the certificate is not trusted", is_configuration=True),
     TooManyTries(30),
     AssociationRejected(1, 1, 7),

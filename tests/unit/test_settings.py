@@ -12,6 +12,8 @@ from broker.settings import parse_duration, read_environment
 from broker.site_file import SiteFileError, load_site
 
 ROOT = Path(__file__).parents[2]
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30))
+"""Thirty lines that stand for a billion values."""
 
 
 class FolderOptions(BaseModel):
@@ -43,7 +45,7 @@ def load(tmp_path):
 def problems(load, body, environ=None):
     with pytest.raises(SiteFileError) as caught:
         load(body, environ)
-    return [str(problem).rpartition("broker.yaml:")[2] for problem in caught.value.problems]
+    return [str(problem).rpartition("broker.yaml:")[2].lstrip() for problem in caught.value.problems]
 
 
 def test_the_annotated_site_file_is_good():
@@ -98,6 +100,12 @@ def test_every_problem_is_named_at_its_place(load):
         ("completion: { cap: soon }\n", "1:15: completion.cap: 'soon' is not a duration"),
         ("site: { character_set: KLINGON }\n", "1:9: site.character_set: 'KLINGON' is not a value of"),
         ("deidentify: {}\n", "1:1: deidentify: is not a known key"),
+        ("site: &a { name: *a }\n", "1:7: is nested too deeply"),
+        ("site: " + "[" * 2000, "is nested too deeply"),
+        ("? " * 100, "1:3: a key must be a plain word"),
+        (BOMB, "stands for more than 100,000 values"),
+        ("site:\n" + "  # x\n" * 200_000, "is longer than 1,048,576 characters"),
+        ("site: { name: \x00 }\n", "unacceptable character #x0000"),
     ],
 )
 def test_each_kind_of_problem_says_what_is_wrong(load, body, problem):
