@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from broker import __version__
 from broker.bootstrap import Broker
+from broker.certificates import certificates
 from broker.device_facts import known_devices, passport, seen_by
 from broker.dicom.objects.file_header import scan_file
 from broker.dicom.objects.header import ScanPlan, known_keyword
@@ -43,6 +44,7 @@ def dashboard(broker: Broker) -> Dashboard:
     """Answer what the web application is built with."""
     web = broker.loaded.site.listen.web
     hosts = LOOPBACK_NAMES if web.host in LOOPBACK_NAMES else None
+    resources = Resources(broker).read
     return Dashboard(
         reports=broker.reports,
         actions=broker.actions,
@@ -58,10 +60,15 @@ def dashboard(broker: Broker) -> Dashboard:
         known_devices=lambda: known_devices(broker),
         seen_by=lambda ae_title, asked: seen_by(broker, ae_title, asked),
         passport=lambda ae_title: passport(broker, ae_title),
-        resources=Resources(broker).read,
+        resources=resources,
         access=broker.access,
         alerts=broker.alerts,
-        metrics=Metrics(broker, lambda: health(broker)).text,
+        metrics=Metrics(
+            broker,
+            health=lambda: health(broker),
+            resources=resources,
+            certificates=lambda: certificates(broker),
+        ).text,
         metrics_open=broker.loaded.site.metrics.open,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),
         pace=Pace(per_s=20.0, burst=60),
