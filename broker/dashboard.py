@@ -20,6 +20,7 @@ from broker.domain.rules import Routes, compile_routes
 from broker.errors import OutOfResources
 from broker.insight import BrokerInsight
 from broker.probe import Prober
+from broker.probe_now import ProbeNow
 from broker.prometheus import Metrics
 from broker.resources import Resources
 from broker.roles import reachable
@@ -75,6 +76,7 @@ def dashboard(broker: Broker) -> Dashboard:
         routes=broker.loaded.routes,
         try_study=lambda study: try_study(broker, study),
         probe=lambda actor: probe(broker, actor=actor),
+        start_probe=ProbeNow(Prober(broker)).start,
         support_bundle=lambda actor: support_bundle(broker, actor=actor),
     )
 

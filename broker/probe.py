@@ -24,6 +24,7 @@ from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
 from broker.dicom.network.tls import ClientTls, TlsFiles
 from broker.domain.delivery import DeliveryState
+from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError
 from broker.probe_messages import (
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -47,6 +48,7 @@ LEFT_OVER_AFTER = timedelta(minutes=10)
 """What a failed exam sent may still arrive; its rows are removed when nothing can be under way any more."""
 KEPT_FOR = timedelta(days=90)
 _TIMEOUTS = Timeouts(connect_s=5.0, association_s=5.0, response_s=20.0, send_s=10.0, release_s=2.0)
+_BY_ITSELF = "broker"
 _GOOD = (DeliveryState.DELIVERED,)
 _BAD = (DeliveryState.DEAD, DeliveryState.CANCELLED)
 
@@ -68,9 +70,11 @@ class Prober:
 
     def run(self, *, actor: str, every: timedelta | None = None) -> ProbeRun | None:
         """Run one exam and answer what became of it; None when `every` is given and the last is younger."""
-        run = self._begin(actor, every)
-        if run is None:
-            return None
+        run = self.begin(actor, every)
+        return None if run is None else self.finish(run)
+
+    def finish(self, run: ProbeRun) -> ProbeRun:
+        """Take an exam that has begun through its hops, and keep each."""
         exam = Exam(run.study_instance_uid, run.patient_id, self._broker.clock.local_now())
         hops: list[Hop] = []
         for name, take in self._hops(exam):
@@ -83,17 +87,14 @@ class Prober:
                 log.exception("probe")
                 ok, detail = False, type(error).__name__
             hops.append(Hop(name, ok, round(self._broker.clock.monotonic() - before_s, 3), detail[:300]))
+            run = replace(run, hops=tuple(hops))
             if not ok:
                 break
+            self._keep(run)
         run = replace(
-            run,
-            ended_at=self._broker.clock.now(),
-            failed_hop=None if hops[-1].ok else hops[-1].name,
-            hops=tuple(hops),
+            run, ended_at=self._broker.clock.now(), failed_hop=None if hops[-1].ok else hops[-1].name
         )
-        with self._broker.units_of_work() as uow:
-            uow.probes.end(run)
-            uow.commit()
+        self._keep(run)
         if run.ok:
             self.tidy()
         else:
@@ -110,7 +111,8 @@ class Prober:
         for run in left:
             self._clear(run)
 
-    def _begin(self, actor: str, every: timedelta | None) -> ProbeRun | None:
+    def begin(self, actor: str, every: timedelta | None = None) -> ProbeRun | None:
+        """Register an exam; None when `every` is given and the last is younger."""
         token = uuid.uuid4()
         with self._broker.units_of_work() as uow:
             uow.lock("probe")
@@ -120,8 +122,16 @@ class Prober:
                 return None
             run = ProbeRun(0, f"2.25.{token.int}", f"PROBE{token.hex[:16].upper()}", actor, now)
             run = replace(run, id=uow.probes.add(run))
+            if actor != _BY_ITSELF:
+                started = EventName.PROBE_STARTED
+                uow.record(Event(started, Subject.SYSTEM, run.id, run.study_instance_uid, actor=actor))
             uow.commit()
         return run
+
+    def _keep(self, run: ProbeRun) -> None:
+        with self._broker.units_of_work() as uow:
+            uow.probes.keep(run)
+            uow.commit()
 
     def _clear(self, run: ProbeRun) -> None:
         with self._broker.units_of_work() as uow:

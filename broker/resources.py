@@ -101,15 +101,18 @@ def _probe(broker: Broker) -> Sequence[Resource]:
         late = wanted is not None and broker.clock.now() - last.started_at > 3 * wanted.every
         detail = f"every hop held in {last.seconds:.1f} s at {at}"
         if late:
-            return (Resource("Synthetic exam", "overdue", detail, "See why the sweeper does not run it."),)
-        return (Resource("Synthetic exam", "up", detail),)
+            advice = "See why the sweeper does not run it."
+            return (Resource("Synthetic exam", "overdue", detail, advice, "/probe"),)
+        return (Resource("Synthetic exam", "up", detail, link="/probe"),)
     reason = last.hops[-1].detail if last.hops else ""
     return (
         Resource(
             "Synthetic exam",
             "failing",
             f"failed at {at} at the hop {last.failed_hop}: {reason}",
-            "Patients' exams may fail at the same place: run `broker probe` and read the hop's reason.",
+            "Patients' exams may fail at the same place: read the hop's reason, mend it, run it again.",
+            f"/probe/{last.id}",
+            f"failed at the hop {last.failed_hop}",
         ),
     )
 

@@ -26,6 +26,7 @@ class AlertKind(Enum):
     REDIS = "redis"  # it does not answer; the sweep does the work of the workers
     URGENT = "urgent"  # a STAT order or delivery waits
     AUDIT = "audit"  # the chain of events is broken
+    PROBE = "probe"  # the synthetic exam failed, or is not run any more
 
 
 class Severity(Enum):
@@ -104,6 +105,7 @@ PATIENCE: Mapping[AlertKind, Patience] = {
     AlertKind.DEAD: Patience(timedelta(0), timedelta(minutes=1)),
     AlertKind.CERTIFICATE: Patience(timedelta(0), timedelta(0)),
     AlertKind.AUDIT: Patience(timedelta(0), timedelta(0)),
+    AlertKind.PROBE: Patience(timedelta(0), timedelta(0)),
     # A peer that comes and goes is one alert, not ten.
     AlertKind.FAILING: Patience(timedelta(seconds=60), timedelta(minutes=5)),
     AlertKind.BACKLOG: Patience(timedelta(0), timedelta(minutes=2)),

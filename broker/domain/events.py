@@ -94,6 +94,7 @@ class EventName(Enum):
     ALERT_RECOVERED = "alert over"
     MAINTENANCE_PLANNED = "maintenance planned by a person"  # alerts about it are not told while it lasts
     MAINTENANCE_ENDED = "maintenance ended by a person"
+    PROBE_STARTED = "synthetic exam started by a person"
     BACKUP_WRITTEN = "backup written"
     SUPPORT_BUNDLE_MADE = "support bundle made"  # left the house with whoever asked for it
     ACCOUNT_ADDED = "account added"

@@ -36,6 +36,7 @@ from broker.web.pages import (
     operations,
     orders,
     overview,
+    probe,
     routes,
     sign_in,
     worklist,
@@ -83,6 +84,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             instances,
             admin,
             alerts,
+            probe,
             sign_in,
         )
     ]

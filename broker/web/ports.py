@@ -154,6 +154,10 @@ def _no_probe(actor: str) -> ProbeRun:
     raise Conflict(f"There is nothing here {actor} could probe.")
 
 
+def _no_start(actor: str) -> int:
+    raise Conflict(f"There is nothing here {actor} could probe.")
+
+
 @dataclass(frozen=True, slots=True)
 class Dashboard:
     """Everything the web application is built with."""
@@ -197,5 +201,7 @@ class Dashboard:
     """Study Instance UID -> what the rules in force would decide now; empty: nothing has come of it."""
     probe: Callable[[str], ProbeRun] = _no_probe
     """Actor -> a synthetic exam, run now."""
+    start_probe: Callable[[str], int] = _no_start
+    """Actor -> the id of a synthetic exam that runs from now on."""
     support_bundle: Callable[[str], bytes] = lambda _: b""
     """Actor -> a tar.gz for who helps from afar."""

@@ -19,7 +19,12 @@ from broker.workflow.reports_port import DestinationLine
 from broker.workflow.silence import SourceState
 
 _NAME = 100
-_RESOURCES = {"Disk": AlertKind.DISK, "Redis": AlertKind.REDIS, "Database": AlertKind.DATABASE}
+_RESOURCES = {
+    "Disk": AlertKind.DISK,
+    "Redis": AlertKind.REDIS,
+    "Database": AlertKind.DATABASE,
+    "Synthetic exam": AlertKind.PROBE,
+}
 NOBODY_WAITS = Urgent(0, 0, 0)
 CERTIFICATE_STEPS = (
     (timedelta(days=1), Severity.CRITICAL),
@@ -100,9 +105,9 @@ def _resources(resources: Sequence[Resource]) -> Iterator[Finding]:
     for one in resources:
         if one.state == "up" or one.name not in _RESOURCES:
             continue
-        severity = Severity.CRITICAL if one.state in {"full", "down"} else Severity.WARNING
-        headline = f"{one.name}: {one.detail}"
-        yield Finding(_RESOURCES[one.name], "", severity, headline, one.advice, "/#parts")
+        severity = Severity.CRITICAL if one.state in {"full", "down", "failing"} else Severity.WARNING
+        headline = f"{one.name}: {one.told or one.detail}"
+        yield Finding(_RESOURCES[one.name], "", severity, headline, one.advice, one.link)
 
 
 def _silences(sources: Sequence[SourceState]) -> Iterator[Finding]:

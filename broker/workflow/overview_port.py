@@ -45,6 +45,10 @@ class Resource:
     detail: str
     advice: str = ""
     """What to do when it is not up."""
+    link: str = "/#parts"
+    """Where more is to be seen."""
+    told: str = ""
+    """What may leave the house of the detail; empty: all of it."""
 
 
 @dataclass(frozen=True, slots=True)

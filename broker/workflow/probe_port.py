@@ -38,6 +38,11 @@ class ProbeRun:
     hops: tuple[Hop, ...] = ()
 
     @property
+    def is_over(self) -> bool:
+        """Tell whether it has ended."""
+        return self.ended_at is not None
+
+    @property
     def ok(self) -> bool:
         """Tell whether every hop held."""
         return self.ended_at is not None and self.failed_hop is None
@@ -55,8 +60,8 @@ class ProbeRuns(Protocol):
         """Register an exam (its `id` is ignored), answer its id."""
         ...
 
-    def end(self, run: ProbeRun) -> None:
-        """Store what became of it."""
+    def keep(self, run: ProbeRun) -> None:
+        """Store what has become of it so far, or at its end."""
         ...
 
     def among(self, study_instance_uids: Iterable[str]) -> set[str]:
@@ -85,4 +90,8 @@ class ProbeReports(Protocol):
 
     def probe_runs(self, *, limit: int = 20) -> Sequence[ProbeRun]:
         """Answer the last exams that have ended, newest first."""
+        ...
+
+    def probe_run(self, run: int) -> ProbeRun:
+        """Answer one, also while it runs. Raises NotFound."""
         ...

@@ -67,8 +67,8 @@ def troubles(
             f"{part.name}: {part.detail}",
             "",
             part.advice,
-            "/#parts",
-            "See all parts",
+            part.link,
+            "See all parts" if part.link == "/#parts" else "See its hops",
         )
         for part in resources
         if part.state != "up"

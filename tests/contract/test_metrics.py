@@ -78,7 +78,7 @@ def test_every_number_is_told(metrics, uow_factory):
         run = ProbeRun(0, "2.25.1", "PROBE1", "broker", NOW)
         hops = (Hop("order", True, 0.25, ""), Hop("worklist", False, 0.5, "refused"))
         run = replace(run, id=uow.probes.add(run), ended_at=NOW, failed_hop="worklist", hops=hops)
-        uow.probes.end(run)
+        uow.probes.keep(run)
         uow.commit()
     found = values(metrics)
     assert found["role_up", ("hl7",)] == 1

@@ -163,7 +163,7 @@ def test_results_are_kept_and_told_newest_first(engine, store, world):
         Hop("worklist", ok=False, seconds=1, detail="no"),
     )
     ended = replace(run, ended_at=NOW + timedelta(seconds=2), failed_hop="worklist", hops=hops)
-    store(lambda uow: uow.probes.end(ended))
+    store(lambda uow: uow.probes.keep(ended))
     (told,) = SqlReports(engine).probe_runs()
     assert told == ended
     assert not told.ok

@@ -1,5 +1,10 @@
 """A synthetic exam through a running broker: every hop by its real port, and nothing of it left anywhere."""
 
+import re
+import socket
+from contextlib import suppress
+from urllib.parse import urlencode
+
 import hl7.client
 import pytest
 from sqlalchemy import func, select
@@ -20,6 +25,7 @@ from broker.db.schema import (
     STUDY,
 )
 from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.integration.test_association_server import certificates  # noqa: F401
 from tests.journeys.hl7_orders import orm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -118,6 +124,54 @@ def test_the_failing_hop_is_named_with_its_reason_and_the_command_exits_1(broker
     monkeypatch.setenv("BROKER_LISTEN__HL7__PORT", str(free_port()))
     with pytest.raises(AssertionError, match=r": 1\n✗ order .*Connection refused\nfailed at: order"):
         broker.cli("probe")
+
+
+def pressed(broker, path):
+    """Press the button of a page that sends a form without fields to `path`; answer where it leads."""
+    cookie = broker.sign_in()
+    _, _, page = broker._get(path)
+    secret = re.search(rb'name="csrf" value="([^"]+)"', page)[1].decode()
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": cookie}
+    status, head, body = broker._ask("POST", path, urlencode({"csrf": secret}), headers)
+    assert status == 303, body
+    return head["location"]
+
+
+def test_a_person_runs_one_from_the_page_and_it_stands_in_the_trail(broker):
+    where = pressed(broker, "/probe")
+    run = wait_until(
+        lambda: (found := broker.api(where.removeprefix("/")))["ended_at"] and found,
+        timeout_s=90,
+        what="the end of the exam",
+    )
+    assert [hop["name"] for hop in run["hops"]] == HOPS
+    assert run["ok"]
+    (line, *_) = broker.json("audit", "list", "--what", "synthetic exam started by a person", "--limit", "1")
+    assert (line["actor"], line["study_instance_uid"]) == (run["actor"], run["study_instance_uid"])
+
+
+@pytest.mark.parametrize("mutual", [False, True], ids=["tls", "mutual tls"])
+def test_it_goes_through_listeners_that_speak_tls_only(tmp_path, certificates, mutual):  # noqa: F811
+    tls = {"certificate": str(certificates / "broker.pem"), "key": str(certificates / "broker.key")}
+    if mutual:
+        tls["client_ca"] = str(certificates / "ca.pem")
+    site = {
+        "site": {"timezone": "UTC"},
+        "listen": {"hl7": {"tls": tls}, "dicom": {"tls": tls}, "storage": {"port": free_port(), "tls": tls}},
+        "limits": {"storage": {"free_reserve_bytes": 0, "free_reserve_percent": 0}},
+    }
+    broker = RunningBroker(tmp_path, site)
+    try:
+        broker.start()
+        run = broker.json("probe")
+        assert [hop["detail"] for hop in run["hops"] if not hop["ok"]] == []
+        assert [hop["name"] for hop in run["hops"]] == HOPS
+        with socket.create_connection(("127.0.0.1", broker.hl7), timeout=10) as plain:
+            plain.sendall(b"\x0bMSH|^~\\&|RIS|HOSP|||20261121||ORM^O01|1|P|2.3.1\r\x1c\r")
+            with suppress(ConnectionError):
+                assert b"MSA" not in plain.recv(1000)
+    finally:
+        broker.stop()
 
 
 def test_it_runs_by_itself(tmp_path):

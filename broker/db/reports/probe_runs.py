@@ -9,6 +9,7 @@ from sqlalchemy import select
 from broker.db.reports.reading import Reader, mappings
 from broker.db.repositories.probe_runs import probe_run_of
 from broker.db.schema import PROBE_RUN
+from broker.errors import NotFound
 from broker.workflow.probe_port import ProbeRun
 
 
@@ -25,3 +26,11 @@ class SqlProbeReports(Reader):
         )
         with self._reading() as connection:
             return [probe_run_of(row) for row in mappings(connection, statement)]
+
+    def probe_run(self, run: int) -> ProbeRun:
+        """Answer one, also while it runs. Raises NotFound."""
+        with self._reading() as connection:
+            found = mappings(connection, select(PROBE_RUN).where(PROBE_RUN.c.id == run))
+        if not found:
+            raise NotFound("There is no such synthetic exam.")
+        return probe_run_of(found[0])

@@ -53,8 +53,8 @@ class SqlProbeRuns:
         }
         return self._transaction.insert(PROBE_RUN, values)
 
-    def end(self, run: ProbeRun) -> None:
-        """Store what became of it."""
+    def keep(self, run: ProbeRun) -> None:
+        """Store what has become of it so far, or at its end."""
         hops = [storable_json(asdict(hop)) for hop in run.hops]
         self._transaction.execute(
             update(PROBE_RUN)

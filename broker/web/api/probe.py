@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from broker.web.access import TheOperator, TheViewer
-from broker.web.pages import TheDashboard
+from broker.web.pages import Id, TheDashboard
 from broker.workflow.probe_port import ProbeRun
 
 router = APIRouter()
@@ -20,6 +20,12 @@ def probe_runs(
 ) -> list[dict[str, Any]]:
     """List the last synthetic exams, newest first."""
     return [_said(run) for run in board.reports.probe_runs(limit=limit)]
+
+
+@router.get("/api/probe/{run}")
+def probe_run(_: TheViewer, board: TheDashboard, run: Id) -> dict[str, Any]:
+    """Answer one synthetic exam, also while it runs."""
+    return _said(board.reports.probe_run(run))
 
 
 @router.post("/api/probe")

@@ -131,3 +131,20 @@ def test_what_peers_say_and_hostile_names_do_not_leave_the_house():
         assert one.headline.isprintable()
         assert len(one.subject) <= 100
         assert one.link.startswith("/")
+
+
+def test_a_synthetic_exam_that_failed_is_an_alert_that_keeps_what_the_peer_said_in_the_house():
+    failed = Resource(
+        "Synthetic exam",
+        "failing",
+        f"failed at image: {PEER_SAID}",
+        "Mend it.",
+        "/probe/7",
+        "failed at image",
+    )
+    (finding,) = findings(Standing(resources=[failed]), Thresholds(), now=NOW)
+    assert (finding.kind, finding.severity, finding.link) == (K.PROBE, V.CRITICAL, "/probe/7")
+    assert finding.headline == "Synthetic exam: failed at image"
+    overdue = Resource("Synthetic exam", "overdue", "held at 08:00", "See why.", "/probe")
+    assert found(resources=[overdue]) == [(K.PROBE, "", V.WARNING)]
+    assert found(resources=[replace(overdue, state="up")]) == []
