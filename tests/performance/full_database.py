@@ -20,38 +20,62 @@ from sqlalchemy import Engine, Table, insert, text
 from broker.db.engine import database_url, open_engine
 from broker.db.migrate import migrate
 from broker.db.schema import (
+    DECISION,
     DELIVERY,
+    DELIVERY_ITEM,
     DESTINATION,
     EVENT,
     INSTANCE,
     MESSAGE,
     ORDER,
     PATIENT,
+    PERFORMED,
+    PERFORMED_LINK,
     PROCEDURE,
     STEP,
     STEP_STATION,
     STUDY,
 )
+from broker.domain.causes import cause_of
+from tests.performance.full_surroundings import fill_surroundings
 
 SPAN = timedelta(weeks=5)
 DESTINATIONS = ("PACS1", "Chest-AI", "Stroke-AI", "Film", "ris")
 DEVICES = ("CT1", "CT2", "MR1", "MR2", "US3", "DX1")
 SENDERS = ("RIS", "HIS", "ADT")
+SITE: Mapping[str, Any] = {
+    "site": {"timezone": "UTC", "ae_title": "BROKER", "name": "Measured"},
+    "devices": [{"ae_title": name, "modality": ["CT"]} for name in DEVICES],
+    "destinations": {
+        **{
+            name: {"kind": "dicom", "host": "127.0.0.1", "port": 9, "called_ae_title": "PEER"}
+            for name in ("PACS1", "Chest-AI", "Stroke-AI")
+        },
+        "Film": {"kind": "print", "host": "127.0.0.1", "port": 9, "called_ae_title": "PRINTER"},
+        "ris": {"kind": "mllp", "host": "127.0.0.1", "port": 9},
+    },
+    "feedback": {"destination": "ris"},
+    "routes": [{"name": "ct", "when": {"Modality": "CT"}, "send": ["PACS1", "Chest-AI"]}],
+}
+"""The site file these rows are of."""
 EVENT_NAMES = (
-    *(("delivery created", "delivery claimed", "delivery delivered") * 2),
-    "message received",
-    "message received",
-    "worklist queried",
-    "worklist queried",
-    "performed step created",
-    "performed step finished",
-    "instance received",
-    "order placed",
-    "routed",
+    *(("delivery created", "delivery claimed", "delivery delivered") * 4),
+    *(("message received", "worklist queried") * 4),
+    *(("performed step created", "performed step finished", "instance received", "order placed") * 2),
+    *(("routed", "viewed") * 2),
+    "delivery to be retried",
+    "delivery died",
+    "device refused",
 )
-PEOPLE = ("ada", "bob", "cleo", "dan")
-VIEWS = 20
-"""Every so many events somebody looked at an order."""
+DEEDS = ("delivery retried by a person", "signed in", "searched", "destination paused")
+"""One event in a thousand."""
+REASONS = (
+    "association rejected: the peer does not know the called AE title",
+    "no connection: connection refused",
+    "C-STORE was answered A700",
+    "the connection was lost",
+    "no answer in time",
+)
 ROWS = 5000
 """Of one INSERT."""
 
@@ -86,9 +110,14 @@ def fill(
     studies = max(1, instances // 50)
     _insert(engine, STUDY, studies, lambda n: _study(n, study(n), at(n, studies)))
     _insert(engine, INSTANCE, instances, lambda n: _instance(n, study(n // 50), at(n, instances)))
+    _insert(engine, PERFORMED, orders, lambda n: _performed(n, study(n), at(n, orders), orders))
+    _insert(engine, PERFORMED_LINK, orders, lambda n: {"performed": n + 1, "step": n + 1})
     _insert(
         engine, DELIVERY, deliveries, lambda n: _delivery(n, study(n), at(n, deliveries), deliveries, now)
     )
+    _insert(engine, DELIVERY_ITEM, deliveries, lambda n: _item(n, deliveries, instances))
+    fill_surroundings(engine, now=now, devices=DEVICES, destinations=DESTINATIONS)
+    _insert(engine, DECISION, instances, lambda n: _decision(n, study(n // 50), at(n, instances)))
     _insert(engine, EVENT, events, lambda n: _event(n, study(n), at(n, events), draw, orders))
     with engine.begin() as connection:
         connection.execute(
@@ -278,22 +307,53 @@ def _instance(n: int, study: str, at: datetime) -> Mapping[str, Any]:
     }
 
 
+def _performed(n: int, study: str, at: datetime, orders: int) -> Mapping[str, Any]:
+    return {
+        "sop_instance_uid": f"1.2.826.0.3.{n}",
+        "status": "COMPLETED",
+        "calling_ae_title": DEVICES[n % len(DEVICES)],
+        "performed_station_ae_title": DEVICES[n % len(DEVICES)],
+        "modality": "CT",
+        "patient_id": f"PID{n % (orders // 4)}",
+        "study_instance_uids": [study],
+        "data_set": b"\x00" * 600,
+        "series": {f"{study}.1": [f"1.2.826.0.2.{50 * n}"]},
+        "started_at": (at + timedelta(seconds=3)).strftime("%Y%m%d%H%M%S"),
+        "ended_at": (at + timedelta(minutes=9)).strftime("%Y%m%d%H%M%S"),
+        "discontinuation_reason": None,
+        "matched": True,
+        "patient_mismatch": False,
+        "created_at": at,
+        "updated_at": at + timedelta(minutes=9),
+    }
+
+
+def _state(n: int, deliveries: int) -> str:
+    if n >= deliveries - 300:
+        return "PENDING"
+    if DESTINATIONS[n % len(DESTINATIONS)] == "Chest-AI" or n % 200 == 7:
+        return "DEAD"  # one has not taken anything for weeks
+    return "CANCELLED" if n % 500 == 3 else "DELIVERED"
+
+
 def _delivery(n: int, study: str, at: datetime, deliveries: int, now: datetime) -> Mapping[str, Any]:
-    newest = n >= deliveries - 300
-    state = "PENDING" if newest else "DEAD" if n % 200 == 7 else "CANCELLED" if n % 500 == 3 else "DELIVERED"
-    destination = ("PACS1", "Film")[n % 2] if newest else DESTINATIONS[n % len(DESTINATIONS)]
+    state = _state(n, deliveries)
+    destination = ("PACS1", "Film")[n % 2] if state == "PENDING" else DESTINATIONS[n % len(DESTINATIONS)]
+    is_message, is_good = destination == "ris", state == "DELIVERED"
+    reason = None if is_good else REASONS[n // len(DESTINATIONS) % len(REASONS)]
     return {
         "destination": destination,
-        "kind": "dicom",
-        "route": "ct",
-        "unit": "series",
+        "kind": "mllp" if is_message else "print" if destination == "Film" else "dicom",
+        "route": None if is_message else "ct",
+        "unit": "message" if is_message else "series",
         "unit_uid": f"{study}.{n}",
         "study_instance_uid": study,
         "order": None,
         "ordering_key": None,
         "state": state,
-        "reason": None if state == "DELIVERED" else f"association rejected: cause {n % 7}",
-        "failure_class": None if state == "DELIVERED" else "permanent",
+        "reason": reason,
+        "failure_class": None if is_good else "permanent",
+        "cause": None if reason is None else cause_of(reason).name,
         "attempt": 1,
         "failures": 0,
         "priority": 4,
@@ -301,34 +361,63 @@ def _delivery(n: int, study: str, at: datetime, deliveries: int, now: datetime) 
         "collect_until": None,
         "lease_until": None,
         "worker": None,
-        "payload": None,
-        "items": 300,
-        "items_delivered": 300 if state == "DELIVERED" else 0,
+        "payload": b"MSH|^~\\&|BROKER|HOSP|RIS|HOSP|20261121||ORM^O01|M|P|2.3.1\r" if is_message else None,
+        "items": 0 if is_message else 300,
+        "items_delivered": 300 if is_good and not is_message else 0,
         "items_rejected": 0,
         "first_sent_at": at,
         "created_at": at,
-        "updated_at": at,
+        "updated_at": at + timedelta(seconds=2),
+    }
+
+
+def _item(n: int, deliveries: int, instances: int) -> Mapping[str, Any]:
+    is_good = _state(n, deliveries) == "DELIVERED"
+    return {
+        "delivery": n + 1,
+        "instance": n % instances + 1,
+        "state": "DELIVERED" if is_good else "WAITING",
+        "wire_status": "0000" if is_good else None,
+        "reason": None,
+        "sends": 1,
+        "settled_at": None,
+    }
+
+
+def _decision(n: int, study: str, at: datetime) -> Mapping[str, Any]:
+    return {
+        "instance": n + 1,
+        "study_instance_uid": study,
+        "configuration": 1,
+        "decided_at": at,
+        "facts": {"Modality": ["CT"]},
+        "routes": ["ct"],
+        "conflicts": [],
     }
 
 
 def _event(n: int, study: str, at: datetime, draw: random.Random, orders: int) -> Mapping[str, Any]:
-    name = EVENT_NAMES[draw.randrange(len(EVENT_NAMES))] if n % VIEWS else "viewed"
-    subject = name.partition(" ")[0] if n % VIEWS else "order"
-    device = subject in {"worklist", "performed", "instance"}
-    actor = DEVICES[n % len(DEVICES)] if device else "broker"
+    name = DEEDS[n // 1000 % len(DEEDS)] if n % 1000 == 0 else EVENT_NAMES[draw.randrange(len(EVENT_NAMES))]
+    subject = {"performed": "performed step", "worklist": "device", "viewed": "order", "routed": "instance"}
+    about = subject.get(name.partition(" ")[0], name.partition(" ")[0])
+    person = name in DEEDS or name == "viewed"
+    details: dict[str, Any] = {"destination": DESTINATIONS[n % len(DESTINATIONS)], "attempt": 1}
+    if about == "device":
+        details = {"asked_at": at.isoformat(), "answers": 1, "status": 0, "steps": [str(n % orders + 1)]}
+    elif name in {"delivery to be retried", "delivery died"}:
+        details |= {"reason": REASONS[n % len(REASONS)], "failure_class": "transient"}
+    elif name in {"instance received", "routed"}:
+        details = {"series_instance_uid": f"{study}.1", "routes": ["ct"]}
+    is_device = about in {"device", "performed step"} or name == "instance received"
     return {
         "at": at,
         "name": name,
-        "subject": "device"
-        if subject == "worklist"
-        else "performed step"
-        if subject == "performed"
-        else subject,
+        "subject": about if len(about) <= 16 else "system",
         "subject_id": n % orders + 1,
-        "study_instance_uid": None if subject in {"worklist", "message"} else study,
-        "order": n % orders + 1,
-        "actor": actor if n % VIEWS else PEOPLE[n // VIEWS % len(PEOPLE)],
-        "details": {"destination": DESTINATIONS[n % len(DESTINATIONS)], "attempt": 1},
+        "study_instance_uid": None if about in {"device", "message"} else study,
+        "order": n % orders + 1 if about in {"order", "performed step"} else None,
+        "actor": DEVICES[n % len(DEVICES)] if is_device else f"person{n % 40}" if person else "broker",
+        "details": details,
         "seal_no": None,
         "seal": None,
     }

@@ -1,85 +1,177 @@
-"""Asks every page of a filled database for itself and prints what it took: `python -m tests.performance.page_times WHERE`.
+"""`./dev bench pages`: how long every page takes on a full database, and what fifty viewers of the overview cost.
 
-WHERE is what `tests.performance.full_database` has filled. Processor time is this process's own, without the database
-server's; the time on the clock is what a person waits, and means something on a quiet machine only.
+By itself on a database that is there: `python -m tests.performance.page_times DATA_DIR_OR_URL [PART_OF_ADDRESS…]`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import resource
+import statistics
 import sys
+import tempfile
 import time
-from datetime import UTC, timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from broker.db.engine import database_url, open_engine
+from broker.bootstrap import Broker, open_broker
+from broker.dashboard import dashboard
+from broker.db.engine import open_engine
 from broker.db.migrate import migrate
-from broker.db.reports import SqlReports
 from broker.db.traffic import MAX_STEPS, count_traffic, learn_rhythms, measure_images
+from broker.domain.access import Role
+from broker.errors import Conflict
 from broker.web.app import create_app
-from broker.web.ports import Dashboard
-from broker.workflow.clock import SystemClock
-from tests.performance.full_database import DESTINATIONS
+from broker.web.security import FIELD, HEADER
+from tests.broker_process import free_port
+from tests.doors import PASSWORD, TESTER, form_token, signed_in
+from tests.performance.full_database import SITE, fill
+from tests.performance.measuring import Latency, Size
+from tests.performance.page_addresses import Asked, addresses, known_in
+from tests.performance.viewers import viewers_cost
+from tests.postgres import postgres_server
 
-PAGES = (
-    "/",
-    "/handover",
-    "/api/overview",
-    "/find",
-    "/worklist",
-    "/worklist?date=all",
-    "/devices",
-    "/orders",
-    "/orders?incomplete=true",
-    "/messages",
-    "/messages?outcome=parked",
-    "/images",
-    "/images?state=UNROUTED",
-    "/deliveries",
-    "/deliveries?state=DEAD",
-    "/deliveries?destination=PACS1",
-)
+GOAL_S = 0.3
 TRIES = 5
+SLOWEST = 12
+"""Pages in the table."""
+NAME = "measurer"
 
 
-def main(where: str, *pages: str) -> None:
-    """Print the best of some tries of every page, or of those that are named."""
-    url = where if "://" in where else database_url(Path(where).absolute())
-    engine, clock = open_engine(url), SystemClock()
+@contextmanager
+def broker_on(where: str) -> Iterator[Broker]:
+    """Open a wired broker on a filled database; what the sweeper counts beside the rows is counted."""
+    with tempfile.TemporaryDirectory(prefix="pages-") as folder, contextlib.ExitStack() as ended:
+        data_dir = Path(folder) / "data" if "://" in where else Path(where).absolute()
+        config = Path(folder) / "broker.yaml"
+        config.write_text(json.dumps({**SITE, "listen": {"web": {"port": free_port()}}}))  # JSON is YAML
+        if "://" in where:
+            os.environ["BROKER_DATABASE_URL"] = where
+            ended.callback(os.environ.pop, "BROKER_DATABASE_URL", None)
+        with open_broker(config, data_dir) as broker:
+            now = broker.clock.now()
+            while count_traffic(broker.engine, now=now) >= MAX_STEPS:
+                pass
+            learn_rhythms(broker.engine, now=now, zone=UTC)
+            measure_images(broker.engine, now=now)
+            with contextlib.suppress(Conflict):  # it is there from the last time
+                broker.access.accounts.add(NAME, Role.ADMIN, PASSWORD, by=TESTER)
+            yield broker
+
+
+class Browser:
+    """An admin's browser, which also asks the API."""
+
+    def __init__(self, app: FastAPI) -> None:
+        """Sign in."""
+        self._client: TestClient = signed_in(app, NAME, base_url="http://127.0.0.1")
+        self._token = form_token(self._client.get("/account").text)
+
+    def ask(self, asked: Asked) -> int:
+        """Ask once, answer the status."""
+        if asked.method == "GET":
+            return self._client.get(asked.address).status_code
+        if asked.body:
+            headers = {HEADER: self._token}
+            return self._client.post(asked.address, json=dict(asked.body), headers=headers).status_code
+        return self._client.post(asked.address, data={FIELD: self._token, **asked.form}).status_code
+
+
+@dataclass(frozen=True)
+class PageTime:
+    """What one address took."""
+
+    asked: Asked
+    taken_s: list[float]
+    worked_s: list[float]
+    """Processor time of this process: of SQLite too, not of PostgreSQL."""
+    status: int
+
+    @property
+    def median_s(self) -> float:
+        """Answer the median."""
+        return statistics.median(self.taken_s)
+
+
+def app_of(broker: Broker) -> FastAPI:
+    """Build the application as it is wired, for somebody who asks faster than a person."""
+    return create_app(replace(dashboard(broker), pace=None))
+
+
+def page_times(broker: Broker, *parts: str) -> list[PageTime]:
+    """Ask every address some times, those of `parts` only when there are any; the slowest comes first."""
+    app = app_of(broker)
+    browser = Browser(app)
+    found = []
+    for asked in addresses(app, known_in(broker.engine, now=broker.clock.now())):
+        if parts and not any(part in str(asked) for part in parts):
+            continue
+        status, taken, worked = 0, [], []
+        for _ in range(TRIES):
+            before_s, worked_s = time.perf_counter(), time.process_time()
+            status = browser.ask(asked)
+            taken.append(time.perf_counter() - before_s)
+            worked.append(time.process_time() - worked_s)
+        found.append(PageTime(asked, taken, worked, status))
+    return sorted(found, key=lambda one: -one.median_s)
+
+
+def pages(folder: Path) -> Iterator[Latency | Size]:
+    """Measure both databases."""
+    for who, where in (("SQLite", str(folder / "full")), ("PostgreSQL", "")):
+        with contextlib.ExitStack() as ended:
+            url = where or ended.enter_context(postgres_server())
+            fill_new(url)
+            with broker_on(url) as broker:
+                times = page_times(broker)
+                for one in times[:SLOWEST]:
+                    yield Latency(f"`{one.asked}`", who, one.taken_s)
+                taken = [one.median_s for one in times]
+                yield Latency(f"all {len(times)} addresses, their medians", who, taken)
+                slow = sum(1 for one in taken if one > GOAL_S)
+                yield Size("addresses above the goal of 300 ms", who, slow, "")
+                yield from viewers_cost(broker, who)
+
+
+def fill_new(where: str) -> None:
+    """Make and fill a database."""
+    from broker.db.engine import database_url
+
+    if "://" not in where:
+        Path(where).mkdir(parents=True, exist_ok=True)
+    engine = open_engine(where if "://" in where else database_url(Path(where).absolute()))
     migrate(engine)
-    while count_traffic(engine, now=clock.now()) >= MAX_STEPS:
-        pass
-    learn_rhythms(engine, now=clock.now(), zone=UTC)
-    measure_images(engine, now=clock.now())
-    # What the pages below do not ask is not there.
-    others: dict[str, Any] = {name: None for name in Dashboard.__dataclass_fields__ if name != "resources"}
-    board = Dashboard(
-        **others
-        | {
-            "reports": SqlReports(engine, destinations=DESTINATIONS),
-            "health": tuple,
-            "clock": clock,
-            "zone": UTC,
-            "site_name": "Measured",
-            "version": "0",
-        }
-    )
-    client = TestClient(create_app(board), headers={"accept": "text/html"})
-    week = f"/handover?since={clock.now() - timedelta(days=6, hours=23):%Y-%m-%dT%H:%M}"
-    for page in pages or (*PAGES, week):
-        took = min(_once(client, page) for _ in range(TRIES))
-        print(f"{took[0]:8.1f} ms  processor {took[1]:7.1f} ms  {page}")
+    fill(engine, now=datetime.now(UTC))
     engine.dispose()
 
 
-def _once(client: TestClient, page: str) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    answer = client.get(page)
-    assert answer.status_code == 200, f"{page}: {answer.status_code}"
-    return (time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000
+def main(where: str, *parts: str) -> int:
+    """Print what every address took, the slowest first."""
+    with broker_on(where) as broker:
+        cpu_s = _cpu_s()
+        times = page_times(broker, *parts)
+        for one in times:
+            best, worst, worked = min(one.taken_s), max(one.taken_s), statistics.median(one.worked_s)
+            print(
+                f"{one.median_s * 1000:8.1f} ms  {best * 1000:7.1f}–{worst * 1000:7.1f}"
+                f"  processor {worked * 1000:7.1f}  {one.status}  {one.asked}"
+            )
+        print(f"{len(times)} addresses, {_cpu_s() - cpu_s:.1f} s of processor time in this process")
+    return any(one.status >= 400 for one in times)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))
