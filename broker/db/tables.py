@@ -296,6 +296,18 @@ class PerformedLinkRow(SQLModel, table=True):
     step: int = _fk("scheduled_procedure_step.id")
 
 
+class PerformedStudyRow(SQLModel, table=True):
+    """Which studies a performed step names, for finding it by one; it is asked whenever a series may be complete."""
+
+    __tablename__ = "performed_study"
+    study_instance_uid: str = Field(sa_column=Column(String(64), primary_key=True))
+    performed: int = Field(
+        sa_column=Column(
+            Id, ForeignKey("performed_procedure_step.id"), primary_key=True, autoincrement=False, index=True
+        )
+    )
+
+
 class MessageRow(SQLModel, table=True):
     """An HL7 message in, kept as it came whatever became of it."""
 

@@ -7,15 +7,16 @@ import threading
 from uuid import UUID
 
 import pytest
+from alembic import command
 from sqlalchemy import text
 
 from broker.db.engine import DataDirectoryLock, assert_durable, database_url, open_engine, parse_url, reading
 from broker.db.installation import uid_namespace
-from broker.db.migrate import differences, is_current, migrate
+from broker.db.migrate import _config, _schema_transaction, differences, is_current, migrate
 from broker.db.transaction import Transaction, Turn
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidValue
-from tests.builders import NOW, an_identifier
+from tests.builders import NOW, a_performed_step, an_identifier
 from tests.postgres import postgres_server, restart
 
 
@@ -340,6 +341,18 @@ def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
         assert connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one() == 0
         assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
     engine.dispose()
+
+
+def test_exams_from_before_are_found_by_their_study(engine, uow_factory):
+    with uow_factory() as uow:
+        step = uow.performed.add(a_performed_step(study_instance_uids=("1.7", "1.8")), now=NOW)
+        uow.commit()
+    with _schema_transaction(engine) as connection:
+        command.downgrade(_config(connection), "0010")
+    migrate(engine)
+    with uow_factory() as uow:
+        assert [one.id for one in uow.performed.of_study("1.8")] == [step.id]
+        assert uow.performed.of_study("1.9") == []
 
 
 def test_the_installation_is_itself_for_ever_whoever_asks_first(engine):

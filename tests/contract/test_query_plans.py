@@ -60,6 +60,7 @@ OFTEN = {
             "ix_imaging_order_accession_number",
         },
     ),
+    "exams of a study": (lambda uow: uow.performed.of_study(STUDY), {"performed_study"}),
     "mpps": (
         lambda uow: uow.performed.find("1", lock=True),
         set(),

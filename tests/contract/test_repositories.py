@@ -324,6 +324,8 @@ def test_a_performed_step_is_created_once_and_linked(uow):
     assert uow.performed.steps_of(step.id) == [entry.step.id]
     assert uow.performed.performed_of(entry.step.id) == [done]
     assert uow.performed.of_study("1.8") == [done]
+    uow.performed.save(replace(done, study_instance_uids=("1.7",)), now=LATER)
+    assert uow.performed.of_study("1.8") == []
     assert uow.performed.of_study("1.7.9") == []
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, func, or_, select, union
 
 from broker.db.reports.reading import Reader, mappings
-from broker.db.repositories.performed_steps import names_study
 from broker.db.schema import (
     DECISION,
     DELIVERY,
@@ -19,6 +18,7 @@ from broker.db.schema import (
     ORDER,
     PERFORMED,
     PERFORMED_LINK,
+    PERFORMED_STUDY,
     PROCEDURE,
     STEP,
 )
@@ -85,7 +85,14 @@ class TimelineReports(Reader):
         deliveries = mappings(
             connection,
             select(DELIVERY.c.id, DELIVERY.c.created_at, DELIVERY.c.destination, DELIVERY.c.route)
-            .where(or_(DELIVERY.c.study_instance_uid.in_(studies), DELIVERY.c.order.in_(orders)))
+            .where(
+                DELIVERY.c.id.in_(
+                    union(
+                        select(DELIVERY.c.id).where(DELIVERY.c.study_instance_uid.in_(studies)),
+                        select(DELIVERY.c.id).where(DELIVERY.c.order.in_(orders)),
+                    )
+                )
+            )
             .order_by(DELIVERY.c.id.desc())
             .limit(MAX_ENTRIES),
         )
@@ -186,16 +193,15 @@ def _steps(connection: Connection, orders: Sequence[int]) -> Iterable[TimelineEn
 def _performed(
     connection: Connection, studies: Sequence[str], orders: Sequence[int]
 ) -> Iterable[TimelineEntry]:
-    is_postgresql = connection.dialect.name == "postgresql"
     linked = (
         select(PERFORMED_LINK.c.performed)
         .join(STEP, STEP.c.id == PERFORMED_LINK.c.step)
         .where(STEP.c.order.in_(orders))
     )
-    of_study = [names_study(study, is_postgresql=is_postgresql) for study in studies]
+    named = select(PERFORMED_STUDY.c.performed).where(PERFORMED_STUDY.c.study_instance_uid.in_(studies))
     statement = select(
         PERFORMED.c.id, PERFORMED.c.created_at, PERFORMED.c.calling_ae_title, PERFORMED.c.status
-    ).where(or_(PERFORMED.c.id.in_(linked), *of_study))
+    ).where(PERFORMED.c.id.in_(union(linked, named)))
     for row in mappings(connection, statement.order_by(PERFORMED.c.id).limit(500)):
         yield _entry(
             row["created_at"],

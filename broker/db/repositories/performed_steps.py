@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select, update
-from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 
 from broker.db.encoding import decode_values, encode_values
-from broker.db.schema import PERFORMED, PERFORMED_LINK
+from broker.db.schema import PERFORMED, PERFORMED_LINK, PERFORMED_STUDY
 from broker.db.transaction import Transaction
 from broker.domain.steps import PerformedStatus
 from broker.errors import DuplicateKey, NotFound
@@ -39,6 +37,7 @@ class SqlPerformedSteps:
             raise DuplicateKey(
                 "A performed procedure step with this UID exists.", field="AffectedSOPInstanceUID"
             )
+        self._name_studies(key, step)
         return _performed({**values, "id": key})
 
     def save(self, step: PerformedStep, *, now: datetime) -> None:
@@ -49,6 +48,16 @@ class SqlPerformedSteps:
         )
         if changed.rowcount != 1:
             raise NotFound("There is no such performed procedure step.")
+        gone = PERFORMED_STUDY.c.study_instance_uid.not_in(step.study_instance_uids)
+        self._transaction.execute(delete(PERFORMED_STUDY).where(PERFORMED_STUDY.c.performed == step.id, gone))
+        self._name_studies(step.id, step)
+
+    def _name_studies(self, performed: int, step: PerformedStep) -> None:
+        for study in dict.fromkeys(step.study_instance_uids):
+            self._transaction.execute(
+                self._transaction.insert_ignoring(PERFORMED_STUDY),
+                {"study_instance_uid": study, "performed": performed},
+            )
 
     def link(self, performed: int, step: int) -> None:
         """Say that `performed` performs `step`; saying it twice changes nothing."""
@@ -73,20 +82,14 @@ class SqlPerformedSteps:
 
     def of_study(self, study_instance_uid: str) -> list[PerformedStep]:
         """Answer what was performed under a Study Instance UID, oldest first."""
-        return self._select(names_study(study_instance_uid, is_postgresql=self._transaction.is_postgresql))
+        named = select(PERFORMED_STUDY.c.performed).where(
+            PERFORMED_STUDY.c.study_instance_uid == study_instance_uid
+        )
+        return self._select(PERFORMED.c.id.in_(named))
 
     def _select(self, condition: ColumnElement[bool]) -> list[PerformedStep]:
         rows = self._transaction.execute(select(PERFORMED).where(condition).order_by(PERFORMED.c.id))
         return [_performed(row) for row in rows.mappings()]
-
-
-def names_study(study_instance_uid: str, *, is_postgresql: bool) -> ColumnElement[bool]:
-    """Tell in SQL whether a performed step names a study."""
-    column = PERFORMED.c.study_instance_uids
-    if is_postgresql:
-        return sql_cast(column, JSONB).contains([study_instance_uid])
-    each = func.json_each(column).table_valued("value")
-    return select(each.c.value).where(each.c.value == study_instance_uid).exists()
 
 
 def _values(step: PerformedStep, now: datetime) -> dict[str, Any]:
