@@ -45,8 +45,8 @@ class AssociationLog:
         unsaid = self._once.unsaid((knock.address, knock.calling_ae_title, knock.called_ae_title, reason))
         if unsaid is None:
             return
-        tell = log.info if knock.rejection is None else log.warning  # monitors connect and go away again
-        tell(
+        say = log.info if knock.rejection is None else log.warning  # monitors connect and go away again
+        say(
             "association refused",
             peer=knock.address,
             calling_ae_title=knock.calling_ae_title,

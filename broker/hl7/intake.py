@@ -55,6 +55,7 @@ class Applied:
 Apply = Callable[[Request, UnitOfWork], Applied]
 """Applies one request in the open transaction: the use cases, with clock, encoder and policy in place."""
 
+_PEERS_NAMED = 5
 MAX_INTERNAL_FAILURES: Final = 3
 """A message that fails us this often is set aside, or it would block every message behind it."""
 
@@ -137,13 +138,14 @@ class Intake:
                 return self._transact(messages, guarded=True)
         except OutOfResources as error:
             # Not the fault of any message: say nothing, hang up, and every sender sends again.
-            log.error("messages not kept", count=len(messages), error=type(error).__name__)
+            peers = sorted({message.peer for message in messages})[:_PEERS_NAMED]
+            log.error("messages not kept", count=len(messages), peers=peers, error=type(error).__name__)
             return [HANG_UP] * len(messages)
         except Exception as error:
             if len(messages) > 1:
                 # One of them broke the transaction of all: each gets its own, so that it harms only itself.
                 return [self.handle_batch([message])[0] for message in messages]
-            log.error("message failed", error=type(error).__name__)
+            log.error("transaction failed", peer=messages[0].peer, error=type(error).__name__)
             return [self._count_failure(messages[0])]
 
     def _transact(self, messages: Sequence[InboundMessage], *, guarded: bool) -> list[Answer]:
@@ -329,8 +331,9 @@ class Intake:
         # The text of an unforeseen error may hold patient data: only its kind is told.
         kind = type(error).__name__
         problem = Problem("207", f"the broker failed on this message ({kind})")
-        log.error("message failed", message=stored.id, attempts=stored.attempts, error=kind)
-        log.debug("message failed", exc_info=error)
+        ids = {"message": stored.id, "message_control_id": stored.message_control_id, "peer": stored.peer}
+        log.error("message failed", **ids, attempts=stored.attempts, error=kind)
+        log.debug("message failed", **ids, exc_info=error)
         if stored.attempts >= MAX_INTERNAL_FAILURES:
             return _Result(MessageOutcome.PARKED, Verdict.ACCEPTED, (problem,))
         return _Result(MessageOutcome.FAILED, Verdict.REJECTED, (problem,))
@@ -355,7 +358,7 @@ class Intake:
                     )
                 uow.commit()
         except Exception as error:
-            log.error("message not kept", error=type(error).__name__)
+            log.error("message not kept", peer=inbound.peer, error=type(error).__name__)
             return HANG_UP
         return answer
 

@@ -389,8 +389,8 @@ def test_a_refused_request_is_told_once_an_association_without_what_the_peer_sai
         )
     assert len(talk.replies) == 51
     assert [(line["event"], line["status"]) for line in lines] == [
-        ("request_refused", "0117"),
-        ("request_refused", "0211"),
+        ("request refused", "0117"),
+        ("request refused", "0211"),
     ]
     assert "etc" not in str(lines)
 

@@ -17,6 +17,7 @@ from broker.dicom.network.client import Proposal, open_association
 from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
 from broker.dicom.objects.elements import Syntax
+from tests.architecture.test_log_lines import LINKING, documented
 from tests.broker_process import RunningBroker, free_port, wait_until
 from tests.data_sets import pydicom_reads, pydicom_writes
 from tests.faults.test_listener_killed import report as report_encoded
@@ -129,6 +130,17 @@ def test_no_line_of_the_log_names_a_person(broker, tmp_path):
     assert any("failed" in event or "not stored" in event or "not kept" in event for event in seen), seen
     leaks = [line for line in lines if CANARY.lower() in line.lower() or BIRTH in line]
     assert not leaks, "\n".join(leaks[:20])
+    every_line_leads_somewhere(lines)
+
+
+def every_line_leads_somewhere(lines):
+    """Each is one JSON object that says when, who and how bad, and carries an id of what it is about."""
+    told = documented()
+    for line in map(json.loads, lines):
+        assert {"event", "level", "timestamp", "role", "pid"} <= line.keys(), line
+        _, keys = told.get(line["event"], (set(), set()))
+        links = keys & LINKING
+        assert not links or links & line.keys(), line
 
 
 STEP = {"0020,000d": "1.2.3.4", "0040,1001": "RP1", "0040,0009": "SPS1"}

@@ -232,14 +232,14 @@ class ServedAssociation:
             output = self._upper.take_output()
             if not output:  # seen by the DIMSE layer while another request was served
                 self._violated(event.what)
-            log.warning("association_violated", association_id=self._association_id, what=event.what)
+            log.warning("association violated", association=self._association_id, what=event.what)
             self._say(output)
             self._channel.finish_sending()
         raise Ended(CloseReason.VIOLATION)
 
     def _violated(self, what: str) -> None:
         """Abort because the DIMSE layer found what PS3.7 does not allow."""
-        log.warning("association_violated", association_id=self._association_id, what=what)
+        log.warning("association violated", association=self._association_id, what=what)
         self._abort(AbortSource.SERVICE_PROVIDER, AbortReason.INVALID_PARAMETER)
         raise Ended(CloseReason.VIOLATION)
 
@@ -250,7 +250,7 @@ class ServedAssociation:
             self._say(self._upper.abort(source, reason))
             self._channel.finish_sending()
         except OSError:
-            log.debug("abort_not_delivered", association_id=self._association_id)
+            log.debug("abort not delivered", association=self._association_id)
 
     def _say(self, output: bytes) -> None:
         self._channel.send(

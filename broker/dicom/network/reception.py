@@ -116,7 +116,7 @@ class Reception:
             self._say(channel, upper.abort(AbortSource.SERVICE_PROVIDER, malformed.reason))
             channel.finish_sending()
         except OSError:
-            log.debug("abort_not_delivered", association_id=place.association_id)
+            log.debug("abort not delivered", association=place.association_id)
 
     def _knock(
         self,

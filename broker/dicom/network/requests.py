@@ -66,8 +66,8 @@ def refusal_of(command: Command, agreed: AgreedContext) -> Response | None:
 def tell_refusal(request: Request, refusal: Response) -> None:
     """Log that no service saw a request, and why: of what the peer said only what has been checked."""
     log.warning(
-        "request_refused",
-        association_id=request.peer.association_id,
+        "request refused",
+        association=request.peer.association_id,
         peer=request.peer.address,
         calling_ae_title=request.peer.calling_ae_title,
         operation=request.command.field.name,
@@ -91,12 +91,12 @@ def failure_of(error: Exception, command: Command | None, *, association_id: str
     operation = command.field.name if command is not None else "abandon"
     if isinstance(error, BrokerError):
         log.info(
-            "request_refused", association_id=association_id, operation=operation, error=type(error).__name__
+            "request refused", association=association_id, operation=operation, error=type(error).__name__
         )
     else:
         log.error(
-            "service_failed",
-            association_id=association_id,
+            "service failed",
+            association=association_id,
             operation=operation,
             error=type(error).__name__,
             where=[f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)],

@@ -175,7 +175,7 @@ class DicomServer:
                     connection.channel.kill()
             self._changed.wait_for(lambda: not self._connections, max(0.0, deadline - time.monotonic()))
             for connection in self._connections:
-                log.warning("association_cut", association_id=connection.association_id)
+                log.warning("association cut", association=connection.association_id)
                 connection.channel.kill()
             self._changed.wait_for(lambda: self._threads == 0, 1.0)
         self._farewells.stop()
@@ -210,7 +210,7 @@ class DicomServer:
                     continue
                 except OSError as error:
                     if not self._stopping.wait(_NO_DESCRIPTOR_PAUSE_S):  # out of descriptors: do not spin
-                        log.warning("accept_failed", error=type(error).__name__, errno=error.errno)
+                        log.warning("accept failed", error=type(error).__name__, errno=error.errno)
                     continue
                 self._farewells.see_off()
                 connection = self._admit(sock, str(peer_address[0]))
@@ -221,7 +221,12 @@ class DicomServer:
                     awaits_close = self._serve(connection)
                 except Exception as error:
                     where = [f"{f.filename}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
-                    log.warning("association_failed", error=type(error).__name__, where=where)
+                    log.warning(
+                        "association failed",
+                        association=connection.association_id,
+                        error=type(error).__name__,
+                        where=where,
+                    )
                 finally:
                     if awaits_close:
                         self._farewells.add(connection)

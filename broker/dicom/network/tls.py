@@ -91,9 +91,9 @@ class _Renewed:
             if stamp != self._stamp:
                 self._context = self._make()
                 self._stamp = stamp
-                log.info("tls_files_renewed")
+                log.info("tls files renewed")
         except OSError as error:  # ssl.SSLError is one
-            log.warning("tls_files_unusable", error=type(error).__name__)
+            log.warning("tls files unusable", error=type(error).__name__)
 
 
 class ServerTls:

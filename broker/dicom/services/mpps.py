@@ -100,7 +100,12 @@ class PerformedStepService:
             uow.commit()
         failpoint("mpps.create_after_commit")
         if state.notes:
-            log.info("performed step read leniently", sop_instance_uid=uid, notes=state.notes)
+            log.info(
+                "performed step read leniently",
+                association=request.peer.association_id,
+                sop_instance_uid=uid,
+                notes=state.notes,
+            )
         return Response(_SUCCESS, affected_sop_instance_uid=uid)
 
     def _set(self, request: Request, uid: str, data: bytes) -> Response:
@@ -163,7 +168,9 @@ class PerformedStepService:
         except BrokerError as error:
             response = Response(_PROCESSING_FAILURE, error_comment=str(error)[:_MAX_COMMENT])
         except Exception:
-            log.exception("performed step failed", association=request.peer.association_id)
+            log.exception(
+                "performed step failed", association=request.peer.association_id, sop_instance_uid=uid
+            )
             response = Response(_PROCESSING_FAILURE, error_comment="internal error")
         log.warning(
             "performed step refused",

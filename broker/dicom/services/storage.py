@@ -142,6 +142,7 @@ class _ObjectReceiver:
                 log.warning(
                     "object refused",
                     association=peer.association_id,
+                    sop_instance_uid=self._request.command.sop_instance_uid,
                     peer=peer.address,
                     calling_ae_title=peer.calling_ae_title,
                     status=f"{error.response.status:04X}",
@@ -150,7 +151,11 @@ class _ObjectReceiver:
             return (error.response,)
         except BrokerError as error:
             self._file.discard()
-            log.exception("object not stored", association=self._request.peer.association_id)
+            log.exception(
+                "object not stored",
+                association=self._request.peer.association_id,
+                sop_instance_uid=self._request.command.sop_instance_uid,
+            )
             return (Response(error.dimse_status, error_comment="The object could not be stored"),)
         failpoint("cstore.before_answer")
         return _SUCCESS
@@ -231,5 +236,10 @@ def _refused(status: int, comment: str, *offending: int) -> ServiceError:
 
 
 def _out_of_resources(request: Request, error: OutOfResources) -> ServiceError:
-    log.warning("storage refused", association=request.peer.association_id, reason=type(error).__name__)
+    log.warning(
+        "storage refused",
+        association=request.peer.association_id,
+        sop_instance_uid=request.command.sop_instance_uid,
+        reason=type(error).__name__,
+    )
     return _refused(OUT_OF_RESOURCES, "No room or no database just now; try again")
