@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement
 
-from broker.db.delivery_states import listed_in_state
+from broker.db.delivery_states import listed_in_state, narrowed
 from broker.db.schema import DELIVERY
 from broker.workflow.selection import Selection
 
@@ -14,14 +14,18 @@ def selected(selection: Selection) -> list[ColumnElement[bool]]:
     conditions = [
         column == value
         for column, value in (
-            (DELIVERY.c.destination, selection.destination),
             (DELIVERY.c.cause, selection.cause),
-            (DELIVERY.c.route, selection.route),
             (DELIVERY.c.study_instance_uid, selection.study_instance_uid),
             (DELIVERY.c.operation, selection.operation),
         )
         if value is not None
     ]
+    for column, name in (
+        (DELIVERY.c.destination, selection.destination),
+        (DELIVERY.c.route, selection.route),
+    ):
+        if name is not None:
+            conditions.append(narrowed(column, name, selection.state))
     if selection.state is not None:
         conditions.append(listed_in_state(selection.state))
     if selection.since is not None:

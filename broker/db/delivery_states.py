@@ -20,6 +20,27 @@ def listed_in_state(state: DeliveryState) -> ColumnElement[bool]:
     return DELIVERY.c.state == state.value if state is DeliveryState.DELIVERED else in_state(state)
 
 
+def listed_by(state: DeliveryState | None) -> ColumnElement[int]:
+    """Answer what a list in order of id is ordered by.
+
+    Of open deliveries there are few: as an expression, for SQLite would walk through all deliveries in their order
+    where an index has the open ones.
+    """
+    return DELIVERY.c.id + literal_column("0") if state in OPEN_STATES else DELIVERY.c.id
+
+
+def narrowed(
+    column: ColumnElement[str | None], value: str, state: DeliveryState | None
+) -> ColumnElement[bool]:
+    """Tell whether a column has a value, among the deliveries of a state.
+
+    But for what is delivered, every state has an index of its own, which is by far the smallest.
+    """
+    if state in {None, DeliveryState.DELIVERED}:
+        return column == value
+    return column.concat(literal_column("''")) == value
+
+
 def in_state(*states: DeliveryState, of: FromClause = DELIVERY) -> ColumnElement[bool]:
     """Tell in SQL whether a delivery is in one of these states."""
     written: list[ColumnElement[str]] = [literal_column(f"'{state.value}'") for state in states]

@@ -133,8 +133,8 @@ class DeliveryReports(Protocol):
         """Count those that are over while another delivery of the same unit is open."""
         ...
 
-    def volume(self, selection: Selection, states: Sequence[DeliveryState]) -> Volume:
-        """Answer how much is still to be sent."""
+    def volume(self, selection: Selection, states: Sequence[DeliveryState], *, images: int) -> Volume:
+        """Answer how much the images come to that are still to be sent, as many as were counted."""
         ...
 
     def newest_delivery(self) -> int:

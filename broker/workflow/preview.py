@@ -57,7 +57,8 @@ def preview(
     chosen: list[SelectionCount] = []
     left: dict[str, int] = defaultdict(int)
     to_kind = kind_of(wanted.to) if wanted.act is Act.RETARGET and wanted.to else None
-    for count in reports.counts(selection):
+    counts = reports.counts(selection)
+    for count in counts:
         why = _why_not(count, wanted, to_kind)
         if why is None:
             chosen.append(count)
@@ -69,7 +70,9 @@ def preview(
         if blocked:
             left["another delivery of the same unit is open: it is sent by that"] += blocked
             deliveries = max(0, deliveries - blocked)
-    volume = reports.volume(selection, ALLOWED[wanted.act])
+    allowed = {state.value for state in ALLOWED[wanted.act]}
+    missing = sum(count.images for count in counts if count.state in allowed)
+    volume = reports.volume(selection, ALLOWED[wanted.act], images=missing)
     return Preview(
         act=wanted.act.value,
         deliveries=deliveries,

@@ -13,28 +13,42 @@ import pytest
 from sqlalchemy import event
 
 from broker.bootstrap import open_broker
-from broker.dashboard import dashboard
 from broker.db.engine import database_url, open_engine
 from broker.db.migrate import migrate
-from broker.db.traffic import count_traffic
+from broker.db.schema import METADATA
+from broker.db.traffic import MAX_STEPS, count_traffic
 from broker.domain.access import Role
-from broker.web.app import create_app
 from tests.doors import PASSWORD, TESTER
 from tests.performance.full_database import SITE, fill
 from tests.performance.page_addresses import addresses, known_in
-from tests.performance.page_times import NAME, Browser
+from tests.performance.page_times import NAME, Browser, app_of
 
 pytestmark = pytest.mark.timeout(180)
 
 ROWS = 6000
 MOST_STEPS = 40_000
 _EVERY = 50
-LARGE = re.compile(
-    r"^SCAN (delivery|delivery_item|event|hl7_message|instance|imaging_order|patient|requested_procedure"
-    r"|scheduled_procedure_step|step_station|performed_procedure_step|performed_step_link|route_decision|received_study)\b"
+LARGE = (
+    *("delivery", "delivery_item", "event", "hl7_message", "instance", "imaging_order", "patient"),
+    *("requested_procedure", "scheduled_procedure_step", "step_station", "performed_procedure_step"),
+    *("performed_step_link", "performed_study", "route_decision", "received_study"),
 )
-EXEMPT = {}
-"""Route -> why it may look at every row."""
+SCAN = re.compile(rf"^SCAN ({'|'.join(LARGE)})(?: USING (?:COVERING )?INDEX (\w+))?$")
+TABLE = re.compile(rf"\b(FROM|JOIN) ({'|'.join(LARGE)})\b")
+SMALL = {
+    index.name
+    for table in METADATA.tables.values()
+    for index in table.indexes
+    if "where" in index.dialect_options["sqlite"] and index.dialect_options["sqlite"]["where"] is not None
+}
+"""Indexes of some rows only: of what is open, dead or undecided."""
+EXEMPT = {
+    "GROUP BY instance.study_instance_uid": "counts the images of the studies that are shown",
+    "sum(delivery.items - delivery.items_delivered)": "who acts on many is told exactly how many",
+    "delivery AS other": "who acts on many is told exactly how many",
+    "SELECT delivery_item.instance": "the bytes of at most 5,000 images of what is acted on",
+}
+"""A part of a statement -> why it may look at so many rows."""
 
 
 @dataclass
@@ -86,7 +100,8 @@ def broker(tmp_path_factory):
     migrate(engine)
     now = datetime.now(UTC)
     fill(engine, now=now, deliveries=ROWS, messages=ROWS, events=2 * ROWS, orders=ROWS // 2, instances=ROWS)
-    count_traffic(engine, now=now)
+    while count_traffic(engine, now=now) >= MAX_STEPS:
+        pass
     engine.dispose()
     config = folder / "broker.yaml"
     config.write_text(json.dumps(SITE))
@@ -96,17 +111,19 @@ def broker(tmp_path_factory):
 
 
 def test_no_page_reads_a_large_table_from_end_to_end(broker):
-    app = create_app(dashboard(broker))
+    app = app_of(broker)
     browser = Browser(app)
     watch = Watch(broker.engine)
     wrong, asked_for = [], addresses(app, known_in(broker.engine, now=broker.clock.now()))
     for asked in asked_for:
         status = browser.ask(asked)
-        if status >= 400:
+        if not asked.is_as_expected(status):
             wrong.append(f"{asked}: answered {status}")
         for one in watch.take():
-            whole = [line for line in one.plan if LARGE.match(line) and "LIMIT" not in one.text]
-            if (whole or one.steps > MOST_STEPS) and asked.route not in EXEMPT:
+            scans = [found for line in one.plan if (found := SCAN.match(line)) and found[2] not in SMALL]
+            whole = [found[0] for found in scans if "LIMIT" not in one.text]
+            is_dear = one.steps > MOST_STEPS and TABLE.search(one.text)
+            if (whole or is_dear) and not any(part in one.text for part in EXEMPT):
                 wrong.append(
                     f"{asked}: {one.steps:,} steps {whole or one.plan}\n    {' '.join(one.text.split())[:900]}"
                 )

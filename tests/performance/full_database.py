@@ -31,6 +31,7 @@ from broker.db.schema import (
     PATIENT,
     PERFORMED,
     PERFORMED_LINK,
+    PERFORMED_STUDY,
     PROCEDURE,
     STEP,
     STEP_STATION,
@@ -109,11 +110,15 @@ def fill(
     _insert(engine, MESSAGE, messages, lambda n: _message(n, at(n, messages), draw, orders))
     studies = max(1, instances // 50)
     _insert(engine, STUDY, studies, lambda n: _study(n, study(n), at(n, studies)))
-    _insert(engine, INSTANCE, instances, lambda n: _instance(n, study(n // 50), at(n, instances)))
+    _insert(engine, INSTANCE, instances, lambda n: _instance(n, study(n // 50), at(n, instances), orders))
     _insert(engine, PERFORMED, orders, lambda n: _performed(n, study(n), at(n, orders), orders))
     _insert(engine, PERFORMED_LINK, orders, lambda n: {"performed": n + 1, "step": n + 1})
+    _insert(engine, PERFORMED_STUDY, orders, lambda n: {"study_instance_uid": study(n), "performed": n + 1})
     _insert(
-        engine, DELIVERY, deliveries, lambda n: _delivery(n, study(n), at(n, deliveries), deliveries, now)
+        engine,
+        DELIVERY,
+        deliveries,
+        lambda n: {**_delivery(n, study(n), at(n, deliveries), deliveries, now), "order": n % orders + 1},
     )
     _insert(engine, DELIVERY_ITEM, deliveries, lambda n: _item(n, deliveries, instances))
     fill_surroundings(engine, now=now, devices=DEVICES, destinations=DESTINATIONS)
@@ -140,8 +145,6 @@ def fill(
                 )
             ],
         )
-        if engine.dialect.name == "sqlite":
-            connection.execute(text("ANALYZE"))
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
@@ -280,7 +283,7 @@ def _study(n: int, study: str, at: datetime) -> Mapping[str, Any]:
     }
 
 
-def _instance(n: int, study: str, at: datetime) -> Mapping[str, Any]:
+def _instance(n: int, study: str, at: datetime, orders: int) -> Mapping[str, Any]:
     return {
         "sop_instance_uid": f"1.2.826.0.2.{n}",
         "version": 1,
@@ -299,7 +302,7 @@ def _instance(n: int, study: str, at: datetime) -> Mapping[str, Any]:
         "calling_ae_title": DEVICES[n // 50 % len(DEVICES)],
         "called_ae_title": "BROKER",
         "peer": "10.0.1.1:104",
-        "order": None,
+        "order": n // 50 % orders + 1,
         "state": "UNROUTED" if n % 10_000 == 0 else "ROUTED",
         "received_at": at,
         "last_received_at": at,
@@ -348,7 +351,6 @@ def _delivery(n: int, study: str, at: datetime, deliveries: int, now: datetime) 
         "unit": "message" if is_message else "series",
         "unit_uid": f"{study}.{n}",
         "study_instance_uid": study,
-        "order": None,
         "ordering_key": None,
         "state": state,
         "reason": reason,

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, false, func, select
+from sqlalchemy import Connection, RowMapping, Select, false, func, select
 
 from broker.db.delivery_filters import selected
-from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state, listed_in_state
+from broker.db.delivery_states import (
+    GROUPED_DESTINATION,
+    OPEN_STATES,
+    in_state,
+    listed_by,
+    listed_in_state,
+    narrowed,
+)
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
 from broker.db.reports.synthetic import of_patients
 from broker.db.schema import DELIVERY, DESTINATION
@@ -57,17 +64,20 @@ class DeliveryReports(Reader):
         page: Page = FIRST_PAGE,
     ) -> Sequence[DeliveryLine]:
         """List deliveries, newest first."""
-        statement = _COLUMNS.order_by(DELIVERY.c.id.desc())
+        statement, wanted = _COLUMNS, DeliveryState.__members__.get((state or "").strip().upper())
         if state:
-            statement = statement.where(_is_in(state.strip().upper()))
+            statement = statement.where(false() if wanted is None else listed_in_state(wanted))
         if destination:
-            statement = statement.where(DELIVERY.c.destination == destination)
+            statement = statement.where(narrowed(DELIVERY.c.destination, destination, wanted))
         if study_instance_uid:
             statement = statement.where(DELIVERY.c.study_instance_uid == study_instance_uid)
         else:
             statement = statement.where(of_patients(DELIVERY.c.study_instance_uid))
         with self._reading() as connection:
-            return [_line(row) for row in mappings(connection, paged(statement, page))]
+            return [
+                _line(row)
+                for row in mappings(connection, paged(statement.order_by(listed_by(wanted).desc()), page))
+            ]
 
     def select_deliveries(
         self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
@@ -76,9 +86,9 @@ class DeliveryReports(Reader):
         ours = of_patients(DELIVERY.c.study_instance_uid)
         statement = _COLUMNS.where(*selected(selection), ours).limit(min(limit, MAX_PAGE + 1))
         if after is not None:
-            statement = statement.where(DELIVERY.c.id > after).order_by(DELIVERY.c.id)
+            statement = statement.where(DELIVERY.c.id > after).order_by(listed_by(selection.state))
         else:
-            statement = statement.order_by(DELIVERY.c.id.desc())
+            statement = statement.order_by(listed_by(selection.state).desc())
             if before is not None:
                 statement = statement.where(DELIVERY.c.id < before)
         with self._reading() as connection:
@@ -139,11 +149,6 @@ def _state(known: RowMapping | None) -> str:
         return DestinationHealth.UP.value
     is_open = known["state"] == DestinationHealth.UP.value
     return DRAINING if is_open and known["drain_to"] is not None else str(known["state"])
-
-
-def _is_in(state: str) -> ColumnElement[bool]:
-    known = DeliveryState.__members__.get(state)
-    return false() if known is None else listed_in_state(known)
 
 
 def _count(state: DeliveryState) -> Select[str, int, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import select, union_all
+from sqlalchemy import Connection, bindparam, func, select
 
 from broker.db.reports.reading import mappings
 from broker.db.reports.sources import SourceReports
@@ -27,7 +26,15 @@ from broker.workflow.probe_port import PROBE
 from broker.workflow.reports_port import WorklistLine
 
 _EXAMS_LOOKED_AT = 20
-_TITLES_AT_ONCE = 100
+_NEXT_TITLE = select(func.min(PERFORMED.c.calling_ae_title)).where(
+    PERFORMED.c.calling_ae_title > bindparam("after")
+)
+_NEWEST_EXAMS = (
+    select(PERFORMED.c.started_at, PERFORMED.c.created_at)
+    .where(PERFORMED.c.calling_ae_title == bindparam("title"), PERFORMED.c.started_at.is_not(None))
+    .order_by(PERFORMED.c.id.desc())
+    .limit(_EXAMS_LOOKED_AT)
+)
 
 
 class SqlDeviceReports(WorklistReports, SourceReports):
@@ -85,14 +92,12 @@ class SqlDeviceReports(WorklistReports, SourceReports):
 
     def exam_starts(self, ae_titles: Sequence[str]) -> Mapping[str, Sequence[StartTime]]:
         """Answer the newest exams of devices as their own clocks dated them."""
-        found: dict[str, list[StartTime]] = {}
+        asked, found = frozenset(ae_titles), dict[str, list[StartTime]]()
         with self._reading() as connection:
-            for begin in range(0, len(ae_titles), _TITLES_AT_ONCE):
-                newest = [_newest_exams(title) for title in ae_titles[begin : begin + _TITLES_AT_ONCE]]
-                for row in connection.execute(union_all(*newest)):
-                    found.setdefault(row.calling_ae_title, []).append(
-                        StartTime(row.started_at, row.created_at)
-                    )
+            for title in _titles_with_exams(connection):
+                if title in asked:
+                    rows = connection.execute(_NEWEST_EXAMS, {"title": title})
+                    found[title] = [StartTime(row.started_at, row.created_at) for row in rows]
         return found
 
     def worklist_steps(self, steps: Sequence[int]) -> Sequence[WorklistLine]:
@@ -101,12 +106,11 @@ class SqlDeviceReports(WorklistReports, SourceReports):
         return [lines[step] for step in steps if step in lines]
 
 
-def _newest_exams(ae_title: str) -> Any:
-    newest = (
-        select(PERFORMED.c.calling_ae_title, PERFORMED.c.started_at, PERFORMED.c.created_at)
-        .where(PERFORMED.c.calling_ae_title == ae_title, PERFORMED.c.started_at.is_not(None))
-        .order_by(PERFORMED.c.id.desc())
-        .limit(_EXAMS_LOOKED_AT)
-        .subquery()
-    )
-    return select(newest)
+def _titles_with_exams(connection: Connection) -> Iterator[str]:
+    """Hop from title to title in the index: most devices that are heard send no exams."""
+    after: str | None = ""
+    for _ in range(MOST_HEARD):
+        after = connection.execute(_NEXT_TITLE, {"after": after}).scalar_one()
+        if after is None:
+            return
+        yield after

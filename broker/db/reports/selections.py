@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, case, exists, func, literal_column, select
@@ -42,7 +43,7 @@ class SelectionReports(Reader):
                 func.min(DELIVERY.c.id).label("first"),
                 func.max(DELIVERY.c.id).label("last"),
             )
-            .where(*selected(selection), dead)
+            .where(*selected(replace(selection, state=selection.state or DeliveryState.DEAD)), dead)
             .group_by(DELIVERY.c.cause, DELIVERY.c.destination)
             .order_by(number.desc(), DELIVERY.c.cause, DELIVERY.c.destination)
             .limit(100)
@@ -110,8 +111,10 @@ class SelectionReports(Reader):
         with self._reading() as connection:
             return int(connection.execute(statement).scalar_one())
 
-    def volume(self, selection: Selection, states: Sequence[DeliveryState]) -> Volume:
-        """Answer how much is still to be sent; of very many images it is an estimate."""
+    def volume(self, selection: Selection, states: Sequence[DeliveryState], *, images: int) -> Volume:
+        """Answer how much `images` that are still to be sent come to; of very many it is an estimate."""
+        if not images:
+            return Volume(0, is_exact=True)
         chosen = [*selected(selection), in_state(*states), _MISSING > 0]
         newest = select(DELIVERY.c.id).where(*chosen).order_by(DELIVERY.c.id.desc()).limit(MAX_MEASURED_ITEMS)
         items = (
@@ -126,11 +129,7 @@ class SelectionReports(Reader):
         measured = select(func.count(), func.coalesce(func.sum(INSTANCE.c.size_bytes), 0)).where(
             INSTANCE.c.id.in_(select(items.c.instance))
         )
-        total = select(func.coalesce(func.sum(_MISSING), 0)).where(*chosen)
         with self._reading() as connection:
-            images = int(connection.execute(total).scalar_one())
-            if not images:
-                return Volume(0, is_exact=True)
             number, size = connection.execute(measured).one()
         if images <= MAX_MEASURED_ITEMS:
             return Volume(int(size), is_exact=True)
