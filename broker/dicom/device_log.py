@@ -7,7 +7,7 @@ the last second of this record, and nothing else.
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -56,9 +56,11 @@ class _Talk:
 
     peer: Peer
     began_at: datetime
-    served: Counter[str] = field(default_factory=Counter)
+    served: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     answers: int | None = None
+    ended_at: datetime | None = None
+    end: CloseReason | None = None
 
 
 class _Served(NamedTuple):
@@ -94,7 +96,7 @@ class DeviceLog:
         self._open: dict[str, _Talk] = {}
         self._knocks: dict[KnockKey, Knocks] = {}
         self._signs: dict[tuple[str, str], _Served] = {}
-        self._conversations: deque[Conversation] = deque(maxlen=_MOST_CONVERSATIONS)
+        self._ended: deque[_Talk] = deque(maxlen=_MOST_CONVERSATIONS)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -139,19 +141,8 @@ class DeviceLog:
         """Take note of the end of an association."""
         talk = self._open.pop(peer.association_id, None)
         if talk is not None:
-            self._conversations.append(
-                Conversation(
-                    ae_title=peer.calling_ae_title,
-                    association=peer.association_id,
-                    address=peer.address,
-                    implementation=peer.implementation_version or peer.implementation_class_uid,
-                    began_at=talk.began_at,
-                    ended_at=self._now(),
-                    served=dict(talk.served),
-                    refused=talk.refused,
-                    end=reason.value,
-                )
-            )
+            talk.ended_at, talk.end = self._now(), reason
+            self._ended.append(talk)
 
     def served(self, request: Request, status: int, *, seconds: float, data_set_bytes: int) -> None:  # noqa: ARG002
         """Take note of an answered request."""
@@ -161,13 +152,13 @@ class DeviceLog:
         what = _WHAT.get(request.command.field)
         if what is None:
             return
-        talk.served[what] += 1
+        number = talk.served[what] = talk.served.get(what, 0) + 1
         if status and not is_done(status):
             talk.refused += 1
         key = (talk.peer.calling_ae_title, what)
         with self._lock:
             if key in self._signs or len(self._signs) < _MOST_SIGNS:
-                self._signs[key] = _Served(talk, what, status, self._now(), talk.served[what])
+                self._signs[key] = _Served(talk, what, status, self._now(), number)
 
     def answered(self, association_id: str, answers: int) -> None:
         """Take note of how many entries a worklist query was answered with."""
@@ -182,13 +173,13 @@ class DeviceLog:
         with self._lock:
             knocks, self._knocks = self._knocks, {}
             signs, self._signs = self._signs, {}
-        talks = [self._conversations.popleft() for _ in range(len(self._conversations))]
+        talks = [self._ended.popleft() for _ in range(len(self._ended))]
         if not (knocks or signs or talks):
             return
         try:
             with self._units_of_work() as uow:
                 uow.devices.note_signs([_sign(one) for one in signs.values()], listed=self._listed)
-                uow.devices.note_conversations(talks)
+                uow.devices.note_conversations([_conversation(talk) for talk in talks])
                 for knock in uow.devices.note_knocks(list(knocks.values())):
                     uow.record(_event(knock))
                 uow.commit()
@@ -200,7 +191,7 @@ class DeviceLog:
         self,
         knocks: dict[KnockKey, Knocks],
         signs: dict[tuple[str, str], _Served],
-        talks: list[Conversation],
+        talks: list[_Talk],
     ) -> None:
         """Put back what could not be written, where nothing newer has come."""
         with self._lock:
@@ -213,9 +204,7 @@ class DeviceLog:
                 )
             for place, sign in signs.items():
                 self._signs.setdefault(place, sign)
-        self._conversations.extendleft(
-            reversed(talks[max(0, len(talks) + len(self._conversations) - _MOST_CONVERSATIONS) :])
-        )
+        self._ended.extendleft(reversed(talks[max(0, len(talks) + len(self._ended) - _MOST_CONVERSATIONS) :]))
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
@@ -234,6 +223,22 @@ class DeviceLog:
         if reason is KnockReason.UNKNOWN_TITLE and knock.calling_ae_title in self._listed:
             return KnockReason.ELSEWHERE
         return reason
+
+
+def _conversation(talk: _Talk) -> Conversation:
+    assert talk.ended_at is not None
+    assert talk.end is not None
+    return Conversation(
+        ae_title=talk.peer.calling_ae_title,
+        association=talk.peer.association_id,
+        address=talk.peer.address,
+        implementation=talk.peer.implementation_version or talk.peer.implementation_class_uid,
+        began_at=talk.began_at,
+        ended_at=talk.ended_at,
+        served=talk.served,
+        refused=talk.refused,
+        end=talk.end.value,
+    )
 
 
 def _sign(served: _Served) -> Sign:

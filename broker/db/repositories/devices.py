@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.db.encoding import storable, storable_json
@@ -31,6 +32,19 @@ from broker.workflow.probe_port import PROBE
 
 MOST_ADMITTED = 200
 TOLD_AGAIN = timedelta(hours=1)
+
+
+_ITS = CONVERSATION.c.ae_title == bindparam("title")
+_FORGET_OLDER = delete(CONVERSATION).where(
+    _ITS,
+    CONVERSATION.c.id
+    < select(CONVERSATION.c.id)
+    .where(_ITS)
+    .order_by(CONVERSATION.c.id.desc())
+    .offset(CONVERSATIONS_KEPT - 1)
+    .limit(1)
+    .scalar_subquery(),
+)
 
 
 class SqlDevices:
@@ -120,50 +134,55 @@ class SqlDevices:
 
         The probe is no device: it is the broker asking itself.
         """
-        for sign in signs:
-            if sign.ae_title == PROBE or not self._has_place(sign.ae_title, listed):
-                continue
-            values = asdict(sign) | {
+        placed = self._placed_titles({sign.ae_title for sign in signs} - {PROBE}, listed)
+        rows = [
+            asdict(sign)
+            | {
                 "ae_title": storable(sign.ae_title, 16),
                 "detail": storable(sign.detail, 100),
                 "address": storable(sign.address, 64),
             }
-            insert: Any = (postgresql if self._transaction.is_postgresql else sqlite).insert(SIGN)
-            newest = {name: insert.excluded[name] for name in ("at", "status", "detail", "address")}
-            self._transaction.execute(
-                insert.values(values).on_conflict_do_update(
-                    index_elements=["ae_title", "what"], set_=newest, where=SIGN.c.at <= insert.excluded.at
-                )
-            )
+            for sign in signs
+            if sign.ae_title in placed
+        ]
+        if not rows:
+            return
+        insert: Any = (postgresql if self._transaction.is_postgresql else sqlite).insert(SIGN)
+        newest = {name: insert.excluded[name] for name in ("at", "status", "detail", "address")}
+        self._transaction.execute(
+            insert.on_conflict_do_update(
+                index_elements=["ae_title", "what"], set_=newest, where=SIGN.c.at <= insert.excluded.at
+            ),
+            rows,
+        )
 
-    def _has_place(self, ae_title: str, listed: frozenset[str]) -> bool:
-        if ae_title in listed or self._is_heard(ae_title):
-            return True
-        titles = select(func.count(func.distinct(SIGN.c.ae_title)))
-        return int(self._transaction.execute(titles).scalar_one()) < MOST_HEARD
+    def _placed_titles(self, titles: set[str], listed: frozenset[str]) -> set[str]:
+        """Answer which of these titles signs are kept of: the listed, those that are heard, and more while there is room."""
+        placed = (titles & listed) | self._heard(titles - listed)
+        if others := sorted(titles - placed):
+            number = select(func.count(func.distinct(SIGN.c.ae_title)))
+            room = MOST_HEARD - int(self._transaction.execute(number).scalar_one())
+            placed.update(others[: max(0, room)])
+        return placed
 
-    def _is_heard(self, ae_title: str) -> bool:
-        one = select(SIGN.c.id).where(SIGN.c.ae_title == storable(ae_title, 16)).limit(1)
-        return self._transaction.execute(one).first() is not None
+    def _heard(self, titles: set[str]) -> set[str]:
+        if not titles:
+            return set()
+        stored = {storable(title, 16): title for title in titles}
+        heard = select(SIGN.c.ae_title).where(SIGN.c.ae_title.in_(sorted(stored))).distinct()
+        return {stored[title] for title in self._transaction.execute(heard).scalars()}
 
     def note_conversations(self, conversations: Sequence[Conversation]) -> None:
         """Keep the last CONVERSATIONS_KEPT of every device that has a sign."""
-        for title in {one.ae_title for one in conversations}:
-            if not self._is_heard(title):
-                continue
-            last = [one for one in conversations if one.ae_title == title][-CONVERSATIONS_KEPT:]
-            self._transaction.insert_many(CONVERSATION, [_conversation_values(one) for one in last])
-            its = CONVERSATION.c.ae_title == storable(title, 16)
-            oldest_kept = (
-                select(CONVERSATION.c.id)
-                .where(its)
-                .order_by(CONVERSATION.c.id.desc())
-                .offset(CONVERSATIONS_KEPT - 1)
-                .limit(1)
-            )
-            self._transaction.execute(
-                delete(CONVERSATION).where(its, CONVERSATION.c.id < oldest_kept.scalar_subquery())
-            )
+        last: dict[str, deque[Conversation]] = {}
+        for one in conversations:
+            last.setdefault(one.ae_title, deque(maxlen=CONVERSATIONS_KEPT)).append(one)
+        heard = self._heard(set(last))
+        rows = [_conversation_values(one) for title in heard for one in last[title]]
+        if not rows:
+            return
+        self._transaction.insert_many(CONVERSATION, rows)
+        self._transaction.execute(_FORGET_OLDER, [{"title": storable(title, 16)} for title in heard])
 
     def forget(self, *, before: datetime) -> int:
         """Remove refusals and signs that are older, answer how many."""
