@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from ruamel.yaml import YAML
 
 from broker.db.reports import SqlReports
 from broker.domain.delivery import DeliveryState
@@ -139,8 +140,18 @@ def test_asked_often_the_database_is_asked_once_in_five_seconds(metrics, uow_fac
     assert metrics.text() != first
 
 
+def rules():
+    """The rules as Prometheus reads them."""
+    (group,) = YAML(typ="safe", pure=True).load((ROOT / "config/prometheus/alerts.yaml").read_text())[
+        "groups"
+    ]
+    return group["rules"]
+
+
 def test_documents_rules_and_dashboard_name_what_there_is(metrics):
     text = metrics.text().decode()
+    table = re.findall(r"^\| `(\w+)` \| (.+?) \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE)
+    labels = {name: set(re.findall(r"`(\w+)`", said)) for name, said in table}
     served = set(re.findall(r"^# HELP (\w+)", text, re.MULTILINE))
     served -= {f"{name}_{part}" for name in served for part in ("gcount", "gsum")}  # of histograms
     documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
@@ -149,6 +160,13 @@ def test_documents_rules_and_dashboard_name_what_there_is(metrics):
         named = {name.removesuffix("_bucket") for name in _NAME.findall((ROOT / path).read_text())}
         assert named
         assert named <= served, path
+    for rule in rules():
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}, rule
+        assert set(rule["annotations"]) == {"summary"}, rule
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        said = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        of_metric = [labels[name] for name in _NAME.findall(rule["expr"]) if name in labels]
+        assert all(said <= known for known in of_metric), rule
     panels = json.loads((ROOT / "config/grafana/worklist-broker.json").read_text())["panels"]
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels]
     assert len({panel["id"] for panel in panels}) == len(set(places)) == len(panels)
