@@ -13,6 +13,7 @@ from broker.web.pages import ROWS, Name, Text, TheDashboard, ThePage, ThePages
 from broker.web.viewing import TheViewing
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.reports_port import Page
+from broker.workflow.whereabouts import whereabouts
 
 router = APIRouter()
 
@@ -56,6 +57,8 @@ def study(
     if not entries:
         raise NotFound("Nothing is known of this study.")
     seen.opened(study=study_instance_uid)
+    deliveries = board.reports.deliveries(study_instance_uid=study_instance_uid, page=Page(limit=100))
+    routes = _alike(board.explain(study_instance_uid))
     return pages.render(
         request,
         "study.html",
@@ -63,8 +66,9 @@ def study(
         study=next(iter(board.reports.studies(text=study_instance_uid, page=Page(limit=1))), None),
         destinations=board.reports.destinations(now=board.clock.now()),
         entries=entries,
-        deliveries=board.reports.deliveries(study_instance_uid=study_instance_uid, page=Page(limit=100)),
-        routes=_alike(board.explain(study_instance_uid)),
+        deliveries=deliveries,
+        routes=routes,
+        whereabouts=whereabouts(routes, deliveries),
     )
 
 
