@@ -9,6 +9,7 @@ import structlog
 
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError, Conflict
+from broker.workflow.destination_health import ask_again_now
 from broker.workflow.ports import CheckResult, Clock, UnitsOfWork
 
 DEADLINE_S = 60.0
@@ -82,6 +83,8 @@ class DestinationTests:
         took_s = round(result.duration_s, 3)
         said = {"state": "done", "by": actor, "ok": result.ok, "detail": result.detail, "duration_s": took_s}
         with self._units_of_work() as uow:
+            if result.ok:
+                ask_again_now(uow, name, now=self._clock.now())
             uow.destinations.save_check(name, said, now=self._clock.now())
             uow.record(
                 Event(

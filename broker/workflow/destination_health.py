@@ -111,6 +111,21 @@ def note_misconfigured(
     _record(uow, EventName.DESTINATION_PAUSED, name, reason, failures=state.failures + 1)
 
 
+def ask_again_now(uow: UnitOfWork, name: str, *, now: datetime) -> None:
+    """Let the next look at a destination that rests ask it: a person says that it is mended.
+
+    What a person paused rests without an instant, and stays as it is. Called before rows of its deliveries are
+    written, as those who claim do: otherwise two could wait for each other.
+    """
+    state = uow.destinations.get(name)
+    if state is None or state.open_until is None or state.open_until <= now:
+        return
+    lock_destination(uow, name)
+    state = uow.destinations.get(name)
+    if state is not None and state.open_until is not None and state.open_until > now:
+        uow.destinations.save(replace(state, open_until=now))
+
+
 def take_probe(uow: UnitOfWork, name: str, *, now: datetime, policy: BreakerPolicy) -> bool:
     """Answer whether the caller is the one who probes now."""
     lock_destination(uow, name)

@@ -14,6 +14,7 @@ from enum import Enum
 from broker.domain.delivery import DeliveryEvent, DeliveryState, Priority, advance_delivery
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import Conflict, IllegalTransition, InvalidValue
+from broker.workflow.destination_health import ask_again_now
 from broker.workflow.idempotency import RequestKey, is_repeat
 from broker.workflow.ports import Clock, Delivery, Task, UnitOfWork, UnitsOfWork, WakeUp
 from broker.workflow.sending import Detail, record_move
@@ -135,6 +136,7 @@ def _retry(uow: UnitOfWork, delivery: Delivery, asked: Asked, now: datetime) -> 
         return False
     if delivery.state is not _S.PENDING:
         _refuse_second_open(uow, delivery)
+    ask_again_now(uow, delivery.destination, now=now)
     _move(uow, delivery, target, asked, now, reason=delivery.reason, failures=0)
     if delivery.state is not _S.PENDING:
         uow.deliveries.reopen_items(delivery.id)

@@ -9,7 +9,7 @@ from broker.errors import Conflict, IllegalTransition, NotFound
 from broker.workflow.deliveries import deliver
 from broker.workflow.idempotency import request_key
 from broker.workflow.operations import Act, Asked, Target, act_on, cancel, release, retry, takes
-from broker.workflow.ports import Task
+from broker.workflow.ports import DestinationHealth, DestinationState, Task
 from broker.workflow.sending import SendingLimits, Worker
 from tests.builders import a_delivery, an_instance
 from tests.fakes.destination import FakeBroker
@@ -61,6 +61,29 @@ class Desk:
 @pytest.fixture
 def desk(sqlite_uow_factory, clock, queue, sqlite_engine):
     return Desk(sqlite_uow_factory, clock, queue, sqlite_engine)
+
+
+def rest(desk, state=DestinationHealth.FAILING, **changes):
+    until = desk.clock.now() + timedelta(minutes=15)
+    row = DestinationState("archive", state, since=desk.clock.now(), failures=9, open_until=until)
+    with desk.broker.units_of_work() as uow:
+        uow.destinations.save(replace(row, **changes))
+        uow.commit()
+
+
+@pytest.mark.parametrize("state", [DestinationHealth.FAILING, DestinationHealth.PAUSED])
+def test_who_retries_lets_a_destination_that_rests_be_asked_at_once(desk, state):
+    rest(desk, state)
+    key = desk.owe(S.DEAD)
+    assert desk.do(retry, key)
+    assert desk.health().open_until == desk.clock.now()
+    assert desk.health().state is state, "only its answer lets it go on"
+
+
+def test_a_retry_does_not_end_what_a_person_paused(desk):
+    rest(desk, DestinationHealth.PAUSED, open_until=None, held_by="anna")
+    assert desk.do(retry, desk.owe(S.DEAD))
+    assert (desk.health().state, desk.health().open_until) == (DestinationHealth.PAUSED, None)
 
 
 def test_a_dead_delivery_is_sent_again_but_not_what_was_delivered(desk):
