@@ -109,6 +109,7 @@ class EventName(Enum):
     TOKEN_REVOKED = "token revoked"
     VIEWED = "viewed"  # a person or a program was shown patient data
     SEARCHED = "searched"
+    AUDIT_DOWNLOADED = "audit downloaded"  # a part of the trail left the house with whoever asked for it
 
 
 @dataclass(frozen=True, slots=True)

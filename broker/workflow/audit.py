@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.accounts import Caller
+from broker.workflow.audit_port import AuditQuestion
 from broker.workflow.ports import Clock, UnitsOfWork
 
 OPENED_AGAIN = timedelta(minutes=1)
@@ -60,6 +61,17 @@ class Audit:
                     self._recent.pop((by.name, by.address, item), None)
                 self._recent.pop((by.name, by.address, searched), None)
             raise
+
+    def downloaded(self, by: Caller, question: AuditQuestion, *, events: int) -> None:
+        """Write down that somebody took a part of the trail away as a file. Raises DatabaseUnavailable."""
+        details: dict[str, str | int | float | bool | list[str] | None] = {
+            "address": by.address,
+            "events": events,
+        }
+        details |= {name: str(value) for name, value in asdict(question).items() if value}
+        with self._units_of_work() as uow:
+            uow.record(Event(EventName.AUDIT_DOWNLOADED, Subject.SYSTEM, actor=by.name, details=details))
+            uow.commit()
 
     def _write(self, by: Caller, news: list[Shown], *, page: str, listed: bool, searched: str) -> None:
         with self._units_of_work() as uow:

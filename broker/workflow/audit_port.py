@@ -49,6 +49,10 @@ class AuditReports(Protocol):
         """Answer events that fit, newest first; `before` is the id of the last one seen."""
         ...
 
+    def audit_file(self, question: AuditQuestion) -> Sequence[AuditLine]:
+        """Answer every event that fits, newest first, as many as a file holds."""
+        ...
+
 
 class Verification(Protocol):
     """What a walk along the chain of the trail found."""

@@ -1,6 +1,9 @@
 """The door of the pages: every route for every role, sessions, the first run, proxies, and what attacks find there."""
 
+import csv
+import io
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -36,8 +39,6 @@ ROLES = ("nobody", "viewer", "operator", "admin")
 
 def fill(path):
     """Put something into the path that reads as an id and as a name."""
-    import re
-
     return re.sub(r"{[^}]+}", "999999", path)
 
 
@@ -697,6 +698,27 @@ def test_a_token_is_shown_once_and_revoked(app):
     assert program.get("/api/orders").status_code == 401
 
 
+def test_what_was_found_in_the_trail_is_taken_away_as_a_file_in_which_nothing_runs(app, board, hospital):  # noqa: F811
+    signed_in(app, "viewer").get(f"/orders/{hospital['order']}")
+    browser = signed_in(app)
+    press(browser, "/find", q="=cmd|' /C calc'!A0")
+    taken = press(browser, "/admin/audit/download", patient="PID1", what="viewed")
+    assert taken.headers["content-type"] == "text/csv; charset=utf-8"
+    assert re.fullmatch(
+        r'attachment; filename="audit-\d{8}-\d{6}\.csv"', taken.headers["content-disposition"]
+    )
+    rows = list(csv.DictReader(io.StringIO(taken.text)))
+    assert {row["what"] for row in rows} == {"viewed"}
+    assert ("viewer", str(hospital["order"])) in {(row["who"], row["order"]) for row in rows}
+    (told,) = events(board, "audit downloaded")
+    assert told["actor"] == "admin"
+    assert (told["details"]["patient"], told["details"]["events"]) == ("PID1", len(rows))
+    press(browser, "/admin/accounts", name="@sum", role="viewer", password=PASSWORD)
+    everything = list(csv.DictReader(io.StringIO(press(browser, "/admin/audit/download").text)))
+    assert not [cell for row in everything for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
+    assert press(browser, "/admin/audit/download", order="x").status_code == 422
+
+
 def test_who_looked_at_a_patient_is_asked_on_a_page_and_verified(app, board, hospital, sqlite_engine):  # noqa: F811
     from broker.db.seal import seal_events
 
@@ -712,7 +734,9 @@ def test_who_looked_at_a_patient_is_asked_on_a_page_and_verified(app, board, hos
     for wrong in ({"order": "x"}, {"since": "yesterday"}, {"before": "-1"}):
         assert press(browser, "/admin/audit", **wrong).status_code == 422
     seal_events(sqlite_engine)
-    assert "Nothing was changed" in press(browser, "/admin/audit/verify").text
+    verified = press(browser, "/admin/audit/verify", patient="PID1", what="viewed").text
+    assert "Nothing was changed" in verified
+    assert "<bdi>viewer</bdi>" in verified.partition("<tbody>")[2], "what was found stays"
     with sqlite_engine.begin() as connection:
         connection.exec_driver_sql("UPDATE event SET actor = 'x' WHERE seal_no = 1")
     assert "not what was sealed" in press(browser, "/admin/audit/verify").text

@@ -17,6 +17,7 @@ from broker.domain.events import Subject
 from broker.workflow.audit_port import AuditLine, AuditQuestion
 
 MAX_LINES = 500
+MAX_FILE = 20_000
 _MAX_IDS = 500
 
 
@@ -51,6 +52,16 @@ class AuditReports(Reader):
             )
             for row in rows
         ]
+
+    def audit_file(self, question: AuditQuestion) -> Sequence[AuditLine]:
+        """Answer every event that fits, newest first, as many as a file holds."""
+        lines: list[AuditLine] = []
+        while len(lines) < MAX_FILE:
+            part = self.audit(question, before=lines[-1].id if lines else None, limit=MAX_LINES)
+            lines += part
+            if len(part) < MAX_LINES:
+                break
+        return lines
 
 
 def _times(connection: Connection, question: AuditQuestion, before: int | None) -> list[ColumnElement[bool]]:

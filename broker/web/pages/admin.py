@@ -14,6 +14,7 @@ from broker.domain.events import EventName
 from broker.errors import BrokerError, Conflict, InvalidValue
 from broker.web import security
 from broker.web.access import TheAdmin
+from broker.web.audit_file import as_csv
 from broker.web.pages import Id, Name, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.rendering import Pages
@@ -21,6 +22,7 @@ from broker.workflow.audit_port import AuditQuestion
 
 router = APIRouter()
 ROWS = 100
+_KINDS = [name.value for name in EventName]
 Fields = Annotated[Mapping[str, str], Depends(security.form_of)]
 
 
@@ -122,9 +124,28 @@ def search(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin, 
 
 
 @router.post("/admin/audit/verify")
-def verify(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin) -> Response:
-    """Walk along the chain."""
-    return _audit(request, board, pages, {}, verification=board.access.verify())
+def verify(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin, fields: Fields) -> Response:
+    """Walk along the chain; what was found stays on the page."""
+    return _audit(request, board, pages, fields, verification=board.access.verify())
+
+
+@router.post("/admin/audit/download")
+def download(
+    request: Request, board: TheDashboard, pages: ThePages, who: TheAdmin, fields: Fields
+) -> Response:
+    """Answer what fits as a file that spreadsheets read; that it was taken is an event itself."""
+    try:
+        question = _question(_given(fields), board)
+    except InvalidValue:
+        return _audit(request, board, pages, fields)
+    found = board.access.reports.audit_file(question)
+    board.access.audit.downloaded(who.caller, question, events=len(found))
+    name = f"audit-{board.clock.local_now():%Y%m%d-%H%M%S}.csv"
+    return Response(
+        as_csv(found, zone=board.zone),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
 
 
 def _audit(
@@ -135,24 +156,13 @@ def _audit(
     *,
     verification: object = None,
 ) -> Response:
-    kinds = [name.value for name in EventName]
-    given = {
-        key: fields.get(key, "").replace("\x00", "").strip()[:128]
-        for key in ("actor", "patient", "order", "study", "what", "since", "until")
-    }
+    given = _given(fields)
     problem, lines = "", []
     try:
         before = fields.get("before", "")
-        question = AuditQuestion(
-            actor=given["actor"],
-            patient=given["patient"],
-            order=_number(given["order"], "order"),
-            study_instance_uid=given["study"],
-            since=_instant(given["since"], board),
-            until=_instant(given["until"], board),
-            what=given["what"] if given["what"] in kinds else "",
+        found = board.access.reports.audit(
+            _question(given, board), before=_number(before, "before"), limit=ROWS + 1
         )
-        found = board.access.reports.audit(question, before=_number(before, "before"), limit=ROWS + 1)
         lines = list(found)
     except InvalidValue as error:
         problem = str(error)
@@ -161,11 +171,30 @@ def _audit(
         "audit.html",
         status_code=422 if problem else 200,
         given=given,
-        kinds=kinds,
+        kinds=_KINDS,
         lines=lines[:ROWS],
         before=lines[ROWS - 1].id if len(lines) > ROWS else None,
         problem=problem,
         verification=verification,
+    )
+
+
+def _given(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """Answer what is asked of the trail as it was typed."""
+    names = ("actor", "patient", "order", "study", "what", "since", "until")
+    return {key: fields.get(key, "").replace("\x00", "").strip()[:128] for key in names}
+
+
+def _question(given: Mapping[str, str], board: Dashboard) -> AuditQuestion:
+    """Read what is asked of the trail. Raises InvalidValue."""
+    return AuditQuestion(
+        actor=given["actor"],
+        patient=given["patient"],
+        order=_number(given["order"], "order"),
+        study_instance_uid=given["study"],
+        since=_instant(given["since"], board),
+        until=_instant(given["until"], board),
+        what=given["what"] if given["what"] in _KINDS else "",
     )
 
 
