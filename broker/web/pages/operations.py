@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from broker.domain.delivery import Priority
+from broker.domain.delivery import DeliveryState, Priority
 from broker.errors import InvalidValue
 from broker.web import security
 from broker.web.access import TheOperator, TheViewer
@@ -19,10 +19,14 @@ from broker.workflow.bulk import Wanted
 from broker.workflow.operations import Act, takes_kind
 from broker.workflow.ports import BulkOperation, BulkState
 from broker.workflow.preview import SENDS
+from broker.workflow.selection import Selection
 
 router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
 MAX_REASON = 500
+_OPEN = {
+    state.value for state in (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
+}
 PRIORITIES = {
     "urgent": Priority.URGENT,
     "high": Priority.HIGH,
@@ -238,8 +242,17 @@ def _without_ids(filters: DeliveryFilters) -> DeliveryFilters:
 
 def _values(board: Dashboard, operation_id: int) -> dict[str, Any]:
     line = board.reports.operation(operation_id)
+    counts = board.reports.counts(Selection(operation=operation_id))
+    waits_for = {count.destination for count in counts if count.state in _OPEN}
+    destinations = board.reports.destinations(now=board.clock.now()) if waits_for else ()
     return {
         "line": line,
+        "became": {
+            state.value: sum(count.deliveries for count in counts if count.state == state.value)
+            for state in DeliveryState
+        },
+        "still": sum(count.deliveries for count in counts if count.state in _OPEN),
+        "held": [one for one in destinations if one.destination in waits_for and one.state != "up"],
         "words": WORDS[Act(line.act)],
         "running": line.state is BulkState.RUNNING,
         "share": min(1.0, (line.changed + line.skipped) / max(1, line.expected, line.changed + line.skipped)),
