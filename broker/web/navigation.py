@@ -40,7 +40,7 @@ class Place:
 
 
 PLACES = (
-    Place("/", "Overview", "o", ("/overview", "/handover", "/alerts", "/probe")),
+    Place("/", "Overview", "o", ("/overview", "/handover", "/alerts", "/probe"), "silent_sources", "silent"),
     Place("/find", "Find", "f", ("/orders", "/images", "/studies")),
     Place("/worklist", "Worklist", "w", (), "incomplete_orders", "incomplete"),
     Place("/deliveries", "Deliveries", "d", ("/destinations",), "dead_deliveries", "dead"),

@@ -22,10 +22,10 @@ from broker.web.navigation import Place
 from broker.web.ports import Dashboard
 from broker.web.timeline import tell
 from broker.workflow.overview_port import NeedsPerson
+from broker.workflow.situation import REFUSED_LATELY
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-REFUSED_LATELY = timedelta(hours=24)
 MEANING = {
     "DELIVERED": "ok", "ROUTED": "ok", "COMPLETED": "ok", "accepted": "ok", "up": "ok",
     "COLLECTING": "waiting", "PENDING": "waiting", "IN_PROGRESS": "waiting", "RECEIVED": "waiting",
@@ -36,7 +36,7 @@ MEANING = {
     "UNROUTED": "attention", "parked": "attention", "paused": "attention", "draining": "attention", "slow": "attention",
     "DEAD": "failing", "dead": "failing", "failing": "failing", "down": "failing", "refused": "failing", "failed": "failing", "incomplete": "attention",
     "RUNNING": "waiting", "DONE": "ok", "STOPPED": "attention", "WAITING": "waiting", "REJECTED": "failing",
-    "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet",
+    "CANCELLED": "quiet", "CANCELED": "quiet", "DISCONTINUED": "quiet", "ignored": "quiet", "not sent": "attention",
 }  # fmt: skip
 """State -> one of the four meanings, or quiet."""
 

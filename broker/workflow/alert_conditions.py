@@ -118,10 +118,10 @@ def _silences(sources: Sequence[SourceState]) -> Iterator[Finding]:
         quoted = quote(source.name, safe="")
         if source.kind == "sender":
             action = "Scanners still get their lists; new orders may be missing. Call the sender's team."
-            severity, link = Severity.CRITICAL, f"/messages?q={quoted}"
+            severity, link = Severity.CRITICAL, f"/messages?sender={quoted}"
         else:
             action = "Ask whether it is switched off; then look at its network and its settings."
-            severity, link = Severity.WARNING, f"/worklist?station={quoted}"
+            severity, link = Severity.WARNING, f"/devices/{quoted}"
         subject = name if not source.facility else plain(f"{name} ({source.facility})")
         yield Finding(AlertKind.SILENT, subject, severity, f"{subject} is {source.reason}", action, link)
 

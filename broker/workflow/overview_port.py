@@ -23,6 +23,8 @@ class NeedsPerson:
     unrouted_studies: int = 0
     refused_devices: int = 0
     """Devices that were refused lately."""
+    silent_sources: int = 0
+    """Senders and devices with an open alert of their silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,10 @@ class DestinationState:
     last_success_at: datetime | None
     drains_in: timedelta | None
     """At the rate of the last minutes; None where nothing waits or nothing moves."""
+    held_by: str | None = None
+    """Who paused or drains it, when that was a person."""
+    resume_at: datetime | None = None
+    """Its pause or drain ends by itself then."""
 
     @property
     def failed_percent(self) -> float | None:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
-from broker.workflow.overview_port import DestinationState, HealthPart, Resource, Trend, Urgent
+from broker.workflow.overview_port import (
+    DestinationState,
+    HealthPart,
+    NeedsPerson,
+    Resource,
+    Trend,
+    Urgent,
+)
 from broker.workflow.ports import Clock
 from broker.workflow.reports_port import DayCounts, DestinationLine, Reports
 from broker.workflow.silence import SourceState, judge_sources
@@ -14,6 +21,8 @@ from broker.workflow.troubles import Trouble, troubles
 
 LATE = timedelta(minutes=30)
 """So long after its start a step has not begun, and its patient has arrived."""
+REFUSED_LATELY = timedelta(hours=24)
+"""Refusals older than this need nobody any more."""
 _NO_TREND = Trend("", (), 0, 0, 0)
 
 
@@ -31,6 +40,7 @@ class Situation:
     health: Sequence[HealthPart]
     resources: Sequence[Resource]
     urgent: Urgent
+    needs: NeedsPerson
 
 
 def read_situation(
@@ -52,6 +62,7 @@ def read_situation(
     sources = judge_sources(reports.sources(), now=now, zone=zone)
     parts, stands_on = health(), resources()
     urgent = reports.urgent(now_local=local, late=LATE)
+    needs = reports.needs_person(refused_since=now - REFUSED_LATELY)
     found = troubles(
         day=day,
         destinations=destinations,
@@ -59,9 +70,10 @@ def read_situation(
         health=parts,
         resources=stands_on,
         urgent=urgent,
+        refused_devices=needs.refused_devices,
         now=now,
     )
-    return Situation(now, midnight, found, day, destinations, sources, parts, stands_on, urgent)
+    return Situation(now, midnight, found, day, destinations, sources, parts, stands_on, urgent, needs)
 
 
 def _destination(line: DestinationLine, trend: Trend) -> DestinationState:
@@ -81,4 +93,6 @@ def _destination(line: DestinationLine, trend: Trend) -> DestinationState:
         failed_last_hour=trend.failed_last_hour,
         last_success_at=line.last_success_at,
         drains_in=drains_in,
+        held_by=line.held_by,
+        resume_at=line.resume_at,
     )

@@ -44,6 +44,7 @@ def troubles(
     resources: Sequence[Resource],
     urgent: Urgent,
     now: datetime,
+    refused_devices: int = 0,
 ) -> list[Trouble]:
     """Say what is wrong, patients who wait first."""
     found = [
@@ -76,6 +77,7 @@ def troubles(
     found += _silences(sources)
     for line in destinations:
         found += _of_destination(line, now=now)
+    found += _refused(refused_devices)
     found += _of_the_day(day)
     return sorted(found, key=lambda trouble: trouble.weight)
 
@@ -147,9 +149,11 @@ def _silent(source: SourceState) -> Trouble:
     headline, detail = f"{name} is {silent_for}", f"It talks {usually}; the last was {sign}"
     if source.kind == "sender":
         action = "Scanners still get their lists; new orders may be missing. Call the sender's team."
-        return Trouble(4, "silent", headline, detail, action, f"/messages?q={quoted}", "Its last messages")
+        return Trouble(
+            4, "silent", headline, detail, action, f"/messages?sender={quoted}", "Its last messages"
+        )
     action = "Ask whether it is switched off; then look at its network and its settings."
-    return Trouble(8, "silent", headline, detail, action, f"/worklist?station={quoted}", "Its worklist")
+    return Trouble(8, "silent", headline, detail, action, f"/devices/{quoted}", "Open it")
 
 
 def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Trouble]:
@@ -166,7 +170,14 @@ def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Troubl
     reason = (line.reason or "").rstrip(".")
     label = f"Open {line.destination}"
     urgency = 3 if line.stat_waiting else 0  # an emergency among them comes before other destinations
-    if line.state == "paused":
+    if line.state == "paused" and line.held_by:
+        # Somebody works on it: it comes first only when something waits for it.
+        action = "Resume it when the work is done."
+        if line.resume_at:
+            action = f"It resumes by itself in {words(max(line.resume_at - now, timedelta(0)))}."
+        headline = f"{line.destination} is paused by {line.held_by}: {waits}"
+        yield Trouble(6 - urgency if line.waiting else 9, "paused", headline, reason, action, link, label)
+    elif line.state == "paused":
         action = "Mend the reason, then resume it."
         headline = f"{line.destination} is paused: {waits}"
         yield Trouble(6 - urgency, "paused", headline, reason, action, link, label)
@@ -186,6 +197,20 @@ def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Troubl
             "Read the reason, mend it, then retry or cancel.",
             f"/deliveries?destination={name}&state=DEAD",
             "See it" if line.dead == 1 else "See them",
+        )
+
+
+def _refused(number: int) -> Iterator[Trouble]:
+    if number:
+        was = "was" if number == 1 else "were"
+        yield Trouble(
+            8,
+            "refused",
+            f"{counted(number, 'device')} {was} refused since yesterday",
+            "It gets no list, and its images do not come." if number == 1 else "They get no list.",
+            "Read why, then let it in or correct its settings.",
+            "/devices#knocks",
+            "See who",
         )
 
 

@@ -14,6 +14,7 @@ from broker.db.reports.reading import Reader, mappings
 from broker.db.reports.synthetic import synthetic_of_the_day
 from broker.db.schema import (
     ADMISSION,
+    ALERT,
     DELIVERY,
     HEARTBEAT,
     INSTANCE,
@@ -24,6 +25,7 @@ from broker.db.schema import (
     STEP,
     STUDY,
 )
+from broker.domain.alerts import AlertKind
 from broker.domain.delivery import DeliveryState
 from broker.domain.knocks import NEEDS_PERSON
 from broker.domain.steps import StepStatus
@@ -31,6 +33,7 @@ from broker.workflow.overview_port import MOST_COUNTED, NeedsPerson
 from broker.workflow.ports import MessageOutcome
 from broker.workflow.reports_port import DayCounts, RoleLine
 
+_RAISED = ALERT.c.state == literal_column("'RAISED'")
 _LOOKED_AT = 20_000
 """Images and refusals behind a badge are many per study and device; more of them are not looked at."""
 
@@ -105,6 +108,7 @@ class OverviewReports(Reader):
             "incomplete_orders": select(func.count(distinct(incomplete.c.order))),
             "unrouted_studies": _different(unrouted.limit(_LOOKED_AT), "study_instance_uid"),
             "refused_devices": _different(refused.limit(_LOOKED_AT), "ae_title"),
+            "silent_sources": _count(ALERT, ALERT.c.kind == AlertKind.SILENT.value, _RAISED),
         }
         with self._reading() as connection:
             row = mappings(

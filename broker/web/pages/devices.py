@@ -68,11 +68,13 @@ def passport(
     """Show what has to be typed into a device, to be printed, and tick what works while somebody stands there."""
     if board.passport is None:
         raise NotFound("There is no passport here.")
+    now = board.clock.now()
     return pages.render(
         request,
         "passport.html",
         passport=board.passport(ae_title),
         reached_by=request.url.hostname or "",
+        guest=next((one for one in board.reports.admissions(ae_title=ae_title) if one.holds(now)), None),
         **_ticks(board, ae_title),
     )
 

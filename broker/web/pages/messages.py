@@ -14,6 +14,7 @@ from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
 from broker.workflow.messages_port import MessageFilter
+from broker.workflow.silence import SourceState, judge_sources
 
 router = APIRouter()
 Day = Annotated[str, Query(pattern=r"^(\d{4}-\d{2}-\d{2})?$")]
@@ -53,8 +54,15 @@ def messages(
         more=len(lines) > ROWS,
         before=before,
         choices=board.reports.message_choices(),
+        heard=_heard(board, sender) if way == "in" and sender else (),
         filters=filters,
     )
+
+
+def _heard(board: Dashboard, sender: str) -> list[SourceState]:
+    """Answer when a sender was heard last, and what that is worth: at a facility, or from a host, each."""
+    lines = [line for line in board.reports.sources() if line.kind == "sender" and line.name == sender]
+    return judge_sources(lines, now=board.clock.now(), zone=board.zone)[:5]
 
 
 @router.get("/messages/{message_id}")

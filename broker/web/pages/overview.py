@@ -43,6 +43,12 @@ def live(request: Request, board: TheDashboard, pages: ThePages, _: TheViewer) -
     return pages.render(request, "overview_live.html", now_stands=situation(board))
 
 
+@router.get("/needs", include_in_schema=False)
+def needs(request: Request, pages: ThePages, _: TheViewer) -> Response:
+    """Answer the badges of the rail, for every page to put in place."""
+    return pages.render(request, "rail_badges.html")
+
+
 @router.get("/overview/stream")
 async def stream(request: Request, who: TheViewer) -> Response:
     """Send every section of the page when it has changed, and the time every second."""

@@ -46,5 +46,5 @@
   const stale = (is) => { const note = document.querySelector("#stale"); if (note) note.hidden = !is; };
   document.addEventListener("htmx:sendError", () => stale(true));
   document.addEventListener("htmx:responseError", () => stale(true));
-  document.addEventListener("htmx:afterSwap", () => stale(false));
+  document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) stale(false); });
 })();

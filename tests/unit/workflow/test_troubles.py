@@ -47,7 +47,7 @@ def a_queue(name, **changes):
     return DestinationState(**(values | changes))
 
 
-def say(*, day=(), destinations=(), sources=(), health=(), resources=(), urgent=(0, 0, 0)):
+def say(*, day=(), destinations=(), sources=(), health=(), resources=(), urgent=(0, 0, 0), refused=0):
     return troubles(
         day=DayCounts(**(QUIET_DAY | dict(day))),
         destinations=destinations,
@@ -55,6 +55,7 @@ def say(*, day=(), destinations=(), sources=(), health=(), resources=(), urgent=
         health=health,
         resources=resources,
         urgent=Urgent(*urgent),
+        refused_devices=refused,
         now=NOW,
     )
 
@@ -95,11 +96,35 @@ def test_patients_who_wait_come_first_whatever_the_component():
     ]
 
 
+def test_what_somebody_holds_on_purpose_says_who_and_until_when_and_is_last_while_nothing_waits():
+    held = {"state": "paused", "held_by": "anna", "reason": "new disks"}
+    found = say(
+        destinations=[
+            a_queue("film", **held),
+            a_queue("pacs", waiting=2, oldest=NOW, resume_at=NOW + timedelta(hours=2), **held),
+        ],
+        day={"parked_messages": 1},
+        refused=1,
+    )
+    assert [(trouble.headline, trouble.detail, trouble.action) for trouble in found if trouble.word == "paused"] == [
+        ("pacs is paused by anna: 2 deliveries wait, the oldest 0 s", "new disks", "It resumes by itself in 2 h 0 min."),
+        ("film is paused by anna: nothing waits", "new disks", "Resume it when the work is done."),
+    ]  # fmt: skip
+    assert [trouble.word for trouble in found] == ["paused", "refused", "paused", "parked"]
+
+
+def test_a_device_that_was_refused_is_told_with_the_way_to_let_it_in():
+    (one,), (two,) = say(refused=1), say(refused=2)
+    assert (one.headline, one.link) == ("1 device was refused since yesterday", "/devices#knocks")
+    assert two.headline == "2 devices were refused since yesterday"
+
+
 @pytest.mark.parametrize("kind", ["sender", "device"])
 def test_a_silence_says_what_is_usual_and_what_to_do(kind):
     (trouble,) = say(sources=[a_source(kind, "A/B&C")])
     assert trouble.detail.startswith("It talks usually every 4 min at this hour on a Saturday; the last was ")
-    assert "A%2FB%26C" in trouble.link
+    page = {"sender": "/messages?sender=", "device": "/devices/"}[kind]
+    assert trouble.link == f"{page}A%2FB%26C"
 
 
 def test_many_silent_devices_are_one_sentence():
