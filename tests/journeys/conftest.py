@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.broker_process import RunningBroker, free_port
+from tests.journeys.browser import chromium  # noqa: F401
 from tests.peers import MllpSink, answers, program
 from tests.postgres import administer
 

@@ -7,7 +7,7 @@ import pytest
 from broker.dicom.network.client import Proposal, open_association
 from broker.dicom.network.failures import AssociationRejected
 from tests.broker_process import RunningBroker, wait_until
-from tests.journeys.test_pages import a_context, chromium  # noqa: F401
+from tests.journeys.browser import a_context
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
@@ -41,7 +41,7 @@ def echo(broker, calling="LOANER", called="BROKER"):
         return False
 
 
-def test_a_loaner_is_admitted_and_its_passport_ticks(broker, chromium):  # noqa: F811
+def test_a_loaner_is_admitted_and_its_passport_ticks(broker, chromium):
     assert not echo(broker)
     assert not echo(broker, called="BROCKER")
     wait_until(lambda: len(broker.api("knocks")) == 2, what="two refusals on record")

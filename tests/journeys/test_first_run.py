@@ -7,7 +7,6 @@ import pytest
 
 from tests.broker_process import RunningBroker
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_pages import chromium  # noqa: F401
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 PASSWORD = "one lamp, two doors"
@@ -24,7 +23,7 @@ def broker(tmp_path_factory):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_from_the_printed_link_to_who_looked_at_a_patient(chromium, broker):  # noqa: F811
+def test_from_the_printed_link_to_who_looked_at_a_patient(chromium, broker):
     printed = broker.log.read_text()
     link = next(word for word in printed.split() if "/first-run#" in word)
     context = chromium.new_context()

@@ -7,10 +7,10 @@ import hl7.client
 import pytest
 
 from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.journeys.browser import a_context, tab_to
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
-from tests.peers import program, storescp
-from tests.postgres import missing
+from tests.peers import storescp
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 
@@ -90,28 +90,6 @@ def broker(cad, tmp_path_factory):
     assert code == 0, "SIGTERM ends in order"
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright")
-    path = program("chromium")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
-
-
-def a_context(chromium, broker, **options):
-    """A browser somebody has signed in with."""
-    context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", **options)
-    context.add_cookies(broker.browser_cookies())
-    return context
-
-
 @pytest.fixture(params=["with scripts", "without scripts"])
 def page(request, chromium, broker):
     """A tab; its console must stay silent and nothing may leave for another host."""
@@ -129,16 +107,6 @@ def page(request, chromium, broker):
     context.close()
     assert said == []
     assert strangers == []
-
-
-def tab_to(page, text):
-    """Press Tab until what holds the focus says `text`, as somebody without a mouse does."""
-    for _ in range(80):
-        page.keyboard.press("Tab")
-        focused = page.locator(":focus")
-        if focused.count() and re.search(text, focused.inner_text() or ""):
-            return
-    raise AssertionError(f"{text} cannot be reached by keyboard")
 
 
 def test_a_study_is_found_by_its_accession_number_and_tells_why_a_route_did_not_take_it(page):

@@ -7,9 +7,9 @@ import hl7.client
 import pytest
 
 from tests.broker_process import RunningBroker, wait_until
+from tests.journeys.browser import a_context
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
-from tests.journeys.test_pages import a_context, chromium  # noqa: F401
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 
@@ -45,7 +45,7 @@ def broker(tmp_path_factory):
 
 
 @pytest.fixture(params=[(1280, True), (390, False)], ids=["desk", "phone without scripts"])
-def page(request, chromium, broker):  # noqa: F811
+def page(request, chromium, broker):
     """A tab; its console stays silent."""
     width, scripts = request.param
     context = a_context(
