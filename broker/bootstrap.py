@@ -21,6 +21,7 @@ from sqlalchemy import Engine
 
 from broker.actions import Actions
 from broker.alerting import alert_operations, alerting_chores
+from broker.capturing import capture_operations
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
@@ -45,6 +46,7 @@ from broker.workflow.accounts import AccountAdministration
 from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.api_tokens import TokenAdministration
 from broker.workflow.audit import Audit
+from broker.workflow.captures import CaptureOperations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
 from broker.workflow.devices import tidy_devices
@@ -245,6 +247,7 @@ class Broker:
             Chore("remove synthetic exams", 60.0, self._tidy_probes),
             Chore("bulk operations", 0.0, self._work_off),
             Chore("tidy devices", 15.0, lambda: tidy_devices(self.units_of_work, self.clock)),
+            Chore("tidy captures", 15.0, self.captures.tidy),
             Chore("forget idempotency keys", 3600.0, lambda: forget_keys(self.units_of_work, self.clock)),
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
@@ -314,6 +317,11 @@ class Broker:
     def alerts(self) -> AlertOperations:
         """Answer what people may do about alerts."""
         return alert_operations(self)
+
+    @cached_property
+    def captures(self) -> CaptureOperations:
+        """Answer what administrators do with wire captures."""
+        return capture_operations(self)
 
     # ---- images ----
 

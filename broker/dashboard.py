@@ -64,6 +64,7 @@ def dashboard(broker: Broker) -> Dashboard:
         resources=resources,
         access=broker.access,
         alerts=broker.alerts,
+        captures=broker.captures,
         metrics=Metrics(
             broker,
             health=lambda: health(broker),

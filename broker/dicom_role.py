@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from broker.bootstrap import Broker
+from broker.capturing import capture_taps
 from broker.db.worklist_query import SqlWorklistReader
 from broker.dicom.admission import AdmittedDevice, DevicePolicy, GuestList, Nobody, UnknownDevices
 from broker.dicom.device_log import DeviceLog
@@ -31,7 +32,9 @@ from broker.dicom.services.worklist import WorklistService, worklist_offer
 from broker.domain.character_sets import canonical_dicom_terms
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.hl7.order_status import OrderStatusMessages
+from broker.lookout import Lookout
 from broker.settings import Device, DicomListener, StorageListener, Tls
+from broker.workflow.captures_port import DICOM
 from broker.workflow.images import Receipt, ReceivedObject, ResendPolicy, receive_images
 from broker.workflow.probe_port import PROBE
 from broker.workflow.procedure_steps import FeedbackTarget, PerformedPolicy
@@ -54,9 +57,14 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         listed=frozenset(device.ae_title for device in site.devices),
     )
     device_log.start()
-    guests = Guests(lambda now: broker.reports.admitted(now=now), broker.clock.now)
-    guests.start()
-    closers += [guests.stop, device_log.stop]
+    guests, taps = Guests(broker.clock.now), capture_taps(broker, DICOM)
+    lookout = Lookout(
+        lambda: broker.reports.standing_orders(now=broker.clock.now()),
+        lambda orders: guests.follow(orders.admissions),
+        lambda orders: taps.follow(orders.captures),
+    )
+    lookout.start()
+    closers += [lookout.stop, taps.stop, device_log.stop]
     if others:
         query_log = QueryLog(broker.units_of_work, answered=device_log.answered)
         query_log.start()
@@ -83,6 +91,7 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
         tls=_dicom_tls(broker, listen.tls),
         reuse_port=listen.processes > 1,
         observer=device_log,
+        taps=taps,
     )
 
     def close_all() -> None:

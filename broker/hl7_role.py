@@ -6,9 +6,11 @@ import ipaddress
 import ssl
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker.bootstrap import Broker
+from broker.capturing import capture_taps
 from broker.db.installation import uid_namespace
 from broker.dicom.objects.answers import WorklistEncoder
 from broker.errors import ConfigurationError
@@ -17,7 +19,9 @@ from broker.hl7.intake import Intake
 from broker.hl7.listener import ListenerLimits, MllpListener, run_listener
 from broker.hl7.mapping import MappingSet
 from broker.hl7.use_cases import UseCases
+from broker.lookout import Lookout
 from broker.settings import Tls
+from broker.workflow.captures_port import HL7
 from broker.workflow.order_policy import OrderPolicy
 
 START_TIMEOUT_S = 15.0
@@ -26,9 +30,12 @@ START_TIMEOUT_S = 15.0
 class Hl7Listener:
     """Runs the MLLP listener in a thread of its role."""
 
-    def __init__(self, listener: MllpListener, wanted_port: int) -> None:
-        """Keep the listener; nothing is bound yet."""
+    def __init__(
+        self, listener: MllpListener, wanted_port: int, closers: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        """Keep the listener, and what to call after it stopped; nothing is bound yet."""
         self._listener = listener
+        self._closers = closers
         self._port = wanted_port
         self._stop = threading.Event()
         self._grace_s = 10.0
@@ -62,6 +69,8 @@ class Hl7Listener:
         """Finish and answer what is under way, then stop."""
         self._stop.set()
         self._thread.join(grace_s)
+        for close_one in self._closers:
+            close_one()
 
     def _run(self) -> None:
         try:
@@ -88,6 +97,12 @@ def hl7_listener(broker: Broker) -> Hl7Listener:
         clock=broker.clock,
         default_charset=charset,
     )
+    taps = capture_taps(broker, HL7)
+    lookout = Lookout(
+        lambda: broker.reports.standing_orders(now=broker.clock.now()),
+        lambda orders: taps.follow(orders.captures),
+    )
+    lookout.start()
     listener = MllpListener(
         intake,
         broker.clock,
@@ -101,8 +116,9 @@ def hl7_listener(broker: Broker) -> Hl7Listener:
             max_message_bytes=limits.max_message_bytes,
             frame_timeout_s=limits.frame_timeout.total_seconds(),
         ),
+        taps=taps,
     )
-    return Hl7Listener(listener, listen.port)
+    return Hl7Listener(listener, listen.port, (lookout.stop, taps.stop))
 
 
 def mapping_directory(broker: Broker) -> Path | None:

@@ -332,6 +332,15 @@ class Alerts(_Model):
     """A destination a person has paused stays so, and something waits for it."""
 
 
+class Captures(_Model):
+    """What devices and senders say, captured for a time by an administrator."""
+
+    keep: PositiveDuration = timedelta(hours=24)
+    """So long after its end a capture is removed."""
+    max_bytes: Annotated[int, Field(ge=65536)] = 256 * 1024 * 1024
+    """Of one capture; what comes after is left out."""
+
+
 class Metrics(_Model):
     """Numbers for Prometheus."""
 
@@ -429,6 +438,7 @@ class Site(_Model):
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
     metrics: Metrics = Metrics()
+    captures: Captures = Captures()
 
     @model_validator(mode="after")
     def _metrics_stay_private(self) -> Self:

@@ -7,6 +7,7 @@ from sqlalchemy import MetaData, Table
 from broker.db import (
     access_tables,
     alert_tables,
+    capture_tables,
     device_tables,
     operation_tables,
     probe_tables,
@@ -64,3 +65,4 @@ PROBE_RUN = _table(probe_tables.ProbeRunRow.__tablename__)
 ALERT = _table("alert")
 ALERT_NOTICE = _table("alert_notice")
 MAINTENANCE = _table("maintenance_window")
+WIRE_CAPTURE = _table(capture_tables.CaptureRow.__tablename__)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, func, select
 from broker.db.repositories.accounts import SqlAccounts, SqlApiTokens, SqlSessions
 from broker.db.repositories.alerts import SqlAlerts
 from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
+from broker.db.repositories.captures import SqlCaptures
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
 from broker.db.repositories.destination_states import SqlDestinationStates
@@ -31,6 +32,7 @@ from broker.domain.events import Event
 from broker.failpoints import failpoint
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
+from broker.workflow.captures_port import Captures
 from broker.workflow.devices_port import Devices
 from broker.workflow.ports import (
     BulkOperations,
@@ -75,6 +77,7 @@ class SqlUnitOfWork:
     devices: Devices
     probes: ProbeRuns
     alerts: Alerts
+    captures: Captures
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -100,6 +103,7 @@ class SqlUnitOfWork:
         self.devices = SqlDevices(transaction)
         self.probes = SqlProbeRuns(transaction)
         self.alerts = SqlAlerts(transaction)
+        self.captures = SqlCaptures(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -24,6 +24,7 @@ class Subject(Enum):
     SYSTEM = "system"
     ACCOUNT = "account"
     TOKEN = "api token"
+    CAPTURE = "capture"
 
 
 class EventName(Enum):
@@ -88,6 +89,12 @@ class EventName(Enum):
     DEVICE_ADMITTED = "device admitted by a person"  # for a time
     DEVICE_ADMISSION_ENDED = "device admission ended by a person"
     DEVICE_ADMISSION_OVER = "device admission over"  # its time had come
+    CAPTURE_STARTED = "capture started by a person"  # what a device or sender says is written down for a time
+    CAPTURE_STOPPED = "capture stopped by a person"
+    CAPTURE_OVER = "capture over"  # its time had come
+    CAPTURE_DOWNLOADED = "capture downloaded by a person"
+    CAPTURE_DELETED = "capture deleted by a person"
+    CAPTURE_EXPIRED = "capture expired"  # kept long enough, and removed
     CONFIGURATION_LOADED = "configuration loaded"
     ALERT_RAISED = "alert raised"
     ALERT_ACKNOWLEDGED = "alert taken in hand by a person"

@@ -19,6 +19,10 @@ class Space:
     free_bytes: int
     total_bytes: int
 
+    def is_above(self, reserve_bytes: int, reserve_percent: float) -> bool:
+        """Tell whether more is free than the larger of the two reserves."""
+        return self.free_bytes >= max(reserve_bytes, int(self.total_bytes * reserve_percent / 100))
+
 
 class Disk(Protocol):
     """What the store needs of a disk. Every call may raise OSError."""

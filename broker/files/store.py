@@ -188,8 +188,7 @@ class DiskFileStore:
             space = self._disk.space(self._root)
         except OSError:
             return False
-        reserve = max(self._reserve_bytes, int(space.total_bytes * self._reserve_percent / 100))
-        return space.free_bytes >= reserve
+        return space.is_above(self._reserve_bytes, self._reserve_percent)
 
     def place(self, file: ReadyFile) -> str:
         """Give a synced file its final name; answer the path. Raises OSError."""

@@ -26,6 +26,8 @@ from broker.failpoints import failpoint
 from broker.hl7.exchange import HANG_UP, Answer, InboundMessage, MessageHandler
 from broker.hl7.listener_log import ListenerLog
 from broker.hl7.mllp import Frame, Framer, FramingError, FramingFault, frame
+from broker.hl7.overheard import Overheard
+from broker.workflow.capture_taps import NoTaps, Taps
 from broker.workflow.ports import Clock
 
 log = structlog.get_logger(__name__)
@@ -75,6 +77,7 @@ class MllpListener:
         tls: ssl.SSLContext | None = None,
         allow: Sequence[Network] = (),
         limits: ListenerLimits | None = None,
+        taps: Taps | None = None,
     ) -> None:
         self._handler = handler
         self._clock = clock
@@ -92,6 +95,7 @@ class MllpListener:
         self.is_full = False
         """Too much is held: nobody is read."""
         self.tls = tls
+        self.taps: Taps = taps or NoTaps()
         self.limits = limits or ListenerLimits()
         self.connections: set[_Connection] = set()
         self.counters: Counter[str] = Counter()
@@ -260,6 +264,9 @@ class _Connection(asyncio.Protocol):
         self._confirm: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
         self._junk_blocks = 0
+        self._captured_by: object = ()
+        """What was captured when this connection last looked."""
+        self._overheard: Overheard | None = None
         self.host = ""
         self.peer = ""
         self.messages = 0
@@ -284,6 +291,8 @@ class _Connection(asyncio.Protocol):
             self._listener.told.tell("connection refused", host=self.host, peer=self.peer, reason=reason)
             transport.abort()
             return
+        if self._listener.taps.is_on:
+            self._listen_in(is_new=True)
         raw = transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._listener.tls is not None:
@@ -319,6 +328,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.active_at = asyncio.get_running_loop().time()
+        if self._listener.taps.in_force is not self._captured_by:
+            self._listen_in(is_new=False)
+        if self._overheard is not None:
+            self._overheard.received(data)
         events = self._framer.feed(data)
         if events:
             self._put(events)
@@ -330,13 +343,17 @@ class _Connection(asyncio.Protocol):
             self._listener.weigh()
 
     def eof_received(self) -> bool:
+        if self._overheard is not None:
+            self._overheard.ended(by_peer=True)
         self._put(self._framer.eof())
         self._close_when_done = True
         self._advance()
         # A sender may close its half and still wait for the answer; TLS has no half.
         return self._listener.tls is None and self._transport is not None and not self._transport.is_closing()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names it
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._overheard is not None:
+            self._overheard.closed(exc)
         self._listener.dismiss(self, self.host)
         self._forget_pending()
         self._framer.eof()
@@ -375,7 +392,7 @@ class _Connection(asyncio.Protocol):
         if answer.junk:
             self._listener.told.tell("block without a header", host=self.host, peer=self.peer)
         if answer.messages and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(frame(message) for message in answer.messages))
+            self._write(b"".join(frame(message) for message in answer.messages))
         if answer.close or self._junk_blocks >= self._listener.limits.max_junk_blocks:
             self._forget_pending()
             self.close()
@@ -466,10 +483,31 @@ class _Connection(asyncio.Protocol):
         if fault in (FramingFault.CORRUPT, FramingFault.TOO_LARGE) and self._transport is not None:
             answer = self._listener.refuse(error.head, fault.value)
             if answer is not None:
-                self._transport.write(frame(answer))
+                self._write(frame(answer))
         if error.closes:
             self._forget_pending()
             self._close_when_done = True
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        if self._overheard is not None:
+            self._overheard.sent(data)
+        self._transport.write(data)
+
+    def _listen_in(self, *, is_new: bool) -> None:
+        """Look who captures what, when that has changed."""
+        taps, transport, tap = self._listener.taps, self._transport, None
+        self._captured_by = taps.in_force
+        if taps.is_on and transport is not None:
+            local, peer = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+            before = self._overheard.tap if self._overheard is not None else None
+            tap = taps.tap(local[:2], peer[:2], is_new=is_new, before=before) if local and peer else None
+        if tap is None:
+            self._overheard = None
+        elif self._overheard is None:
+            self._overheard = Overheard(tap)
+        else:
+            self._overheard.tap = tap
 
     # --- deadlines ---
 

@@ -25,6 +25,7 @@ from broker.web.navigation import places_of
 from broker.web.pages import (
     admin,
     alerts,
+    captures,
     deliveries,
     destinations,
     devices,
@@ -83,6 +84,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             images,
             instances,
             admin,
+            captures,
             alerts,
             probe,
             sign_in,

@@ -13,6 +13,8 @@ from broker.workflow.access import Access
 from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.alerts_port import AlertReports
 from broker.workflow.bulk import Wanted
+from broker.workflow.captures import CaptureOperations
+from broker.workflow.captures_port import CaptureReports
 from broker.workflow.device_reports import DeviceReports
 from broker.workflow.devices import KnownDevice, Welcome
 from broker.workflow.devices_port import Admission
@@ -44,6 +46,7 @@ class PageReports(
     DeviceReports,
     ProbeReports,
     BoardReports,
+    CaptureReports,
     Protocol,
 ):
     """Everything the pages read."""
@@ -180,6 +183,8 @@ class Dashboard:
     """Accounts, sessions, tokens, and who looked at what."""
     alerts: AlertOperations
     """What people may do about alerts."""
+    captures: CaptureOperations | None = None
+    """What administrators may do with wire captures; None: there are none."""
     known_devices: Callable[[], Sequence[KnownDevice]] = tuple
     """Devices of the site file."""
     seen_by: Callable[[str, Asked], Sequence[int]] = lambda _, __: ()

@@ -13,6 +13,7 @@ BOUND = {
 """What a module's logger was bound with."""
 LINKING = {
     *("association", "message", "delivery", "destination", "sop_instance_uid", "alert", "probe"),
+    "capture",
     *("peer", "peers", "calling_ae_title"),
 }
 """Keys that name what a line is about, as docs/logs.md explains them."""

@@ -98,6 +98,13 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
     assert plan.startswith("SEARCH event USING INDEX")
 
 
+def test_what_listeners_ask_every_second_reads_what_is_in_force_by_an_index(sqlite_engine):
+    plans = plans_of(sqlite_engine, lambda: SqlReports(sqlite_engine).standing_orders(now=NOW))
+    assert any("ix_wire_capture_open" in plan for plan in plans)
+    assert any("ix_device_admission_open" in plan for plan in plans)
+    assert not [plan for plan in plans if "SCAN" in plan and "both" not in plan and "anon" not in plan], plans
+
+
 @pytest.mark.parametrize(
     "report",
     [

@@ -22,12 +22,14 @@ from broker.db.schema import (
     MAINTENANCE,
     PROBE_RUN,
     SIGN,
+    WIRE_CAPTURE,
 )
 from broker.domain.alerts import AlertKind
 from broker.domain.knocks import KnockReason
 from broker.workflow.devices_port import CONVERSATIONS_KEPT, MOST_HEARD, MOST_KNOCKS, SIGNS
 
 ALERTS = 5_000
+CAPTURES = 1_000
 OPERATIONS = 2_000
 PROBES = 8_000
 """A month of one every five minutes."""
@@ -47,6 +49,7 @@ def fill_surroundings(
         KNOCK: (_knock(n, now) for n in range(MOST_KNOCKS - 1)),
         CONVERSATION: (_conversation(name, n, now) for n in range(CONVERSATIONS_KEPT) for name in titles),
         ADMISSION: (_admission(n, now) for n in range(300)),
+        WIRE_CAPTURE: (_capture(n, now, devices) for n in range(CAPTURES)),
         ACCOUNT: (_account(n, now) for n in range(200)),
         API_TOKEN: (_token(n, now) for n in range(50)),
         ALERT: (_alert(n, now, destinations) for n in range(ALERTS)),
@@ -58,6 +61,25 @@ def fill_surroundings(
     with engine.begin() as connection:
         for table, values in rows.items():
             connection.execute(insert(table), list(values))
+
+
+def _capture(n: int, now: datetime, devices: Sequence[str]) -> Mapping[str, Any]:
+    since = now - timedelta(hours=CAPTURES - n)
+    over = since + timedelta(minutes=10)
+    gone = over + timedelta(hours=24) if over + timedelta(hours=24) < now else None
+    return {
+        "protocol": "dicom",
+        "name": devices[n % len(devices)],
+        "address": "",
+        "since": since,
+        "until": over,
+        "reason": "exams without images",
+        "actor": "person1",
+        "ended_at": over,
+        "ended_by": "broker",
+        "deleted_at": gone,
+        "deleted_by": gone and "broker",
+    }
 
 
 def _configuration(n: int, now: datetime) -> Mapping[str, Any]:

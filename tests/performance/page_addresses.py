@@ -27,6 +27,7 @@ from broker.db.schema import (
     PATIENT,
     PROBE_RUN,
     STEP,
+    WIRE_CAPTURE,
 )
 from broker.web.access import served_routes
 
@@ -140,6 +141,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
     "/devices": ("all_knocks=true",),
     "/api/knocks": ("limit=500",),
     "/api/admissions": ("limit=500",),
+    "/api/captures": ("limit=500",),
     "/alerts": ("before=3000",),
     "/api/alerts/over": ("before=3000&limit=500",),
     "/routes": ("days=365",),
@@ -201,6 +203,7 @@ def known_in(engine: Engine, *, now: datetime) -> dict[str, str]:
             "instance_id": newest(INSTANCE.c.id),
             "operation_id": newest(BULK_OPERATION.c.id),
             "alert_id": newest(ALERT.c.id),
+            "capture": newest(WIRE_CAPTURE.c.id),
             "run": newest(PROBE_RUN.c.id),
             "configuration_id": newest(CONFIGURATION.c.id),
             "ae_title": "CT1",

@@ -6,6 +6,7 @@ from broker.db.reports.accounts import AccountReports
 from broker.db.reports.alerts import SqlAlertReports
 from broker.db.reports.audit import AuditReports
 from broker.db.reports.board import SqlBoardReports
+from broker.db.reports.captures import SqlCaptureReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.devices import SqlDeviceReports
@@ -29,6 +30,7 @@ from broker.db.reports.worklist import WorklistReports
 
 class SqlReports(
     SqlBoardReports,
+    SqlCaptureReports,
     SqlDeviceReports,
     AccountReports,
     AuditReports,

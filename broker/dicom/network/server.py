@@ -34,7 +34,9 @@ from broker.dicom.network.policy import AETitlePolicy
 from broker.dicom.network.reception import Reception
 from broker.dicom.network.service import AssociationObserver, AssociationPolicy, Knock, ServiceOffer
 from broker.dicom.network.silent import SilentObserver
+from broker.dicom.network.tapped import TappedChannel
 from broker.dicom.network.tls import ServerTls, subject_of
+from broker.workflow.capture_taps import NoTaps, Taps
 
 log = structlog.get_logger(__name__)
 
@@ -84,6 +86,7 @@ class DicomServer:
         tls: ServerTls | None = None,
         reuse_port: bool = False,
         observer: AssociationObserver | None = None,
+        taps: Taps | None = None,
     ) -> None:
         if policy is None:
             if ae_title is None:
@@ -96,6 +99,7 @@ class DicomServer:
         self._tls = tls
         self._reuse_port = reuse_port
         self._observer = observer or SilentObserver()
+        self._taps: Taps = taps or NoTaps()
         self._reception = Reception(
             offers if isinstance(offers, Offers) else Offers(offers),
             policy=policy,
@@ -352,13 +356,26 @@ class DicomServer:
     def _serve(self, connection: _Connection) -> bool:
         """Serve to the end; answers whether the peer is still to read our last word and to close."""
         deadline = connection.accepted_at + self._limits.first_pdu_s
+        sock = connection.sock
         if self._tls is not None:
             secured = self._handshake(connection, self._tls)
             if secured is None:
                 return False
+            sock = secured
             connection.tls_subject = subject_of(secured)
+        if self._taps.is_on:
+            self._listen_in(connection, sock)
         association = ServedAssociation(connection.channel, connection, self._reception)
         return association.run(first_pdu_deadline=deadline)
+
+    def _listen_in(self, connection: _Connection, sock: socket.socket) -> None:
+        try:
+            local, peer = sock.getsockname(), sock.getpeername()
+        except OSError:  # reset already
+            return
+        tap = self._taps.tap((_plain_address(local[0]), local[1]), (connection.address, peer[1]))
+        if tap is not None:
+            connection.channel = TappedChannel(connection.channel, tap)
 
     def _handshake(self, connection: _Connection, tls: ServerTls) -> ssl.SSLSocket | None:
         secured = connection.sock

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from broker.web.api import (
     alerts,
+    captures,
     deliveries,
     devices,
     find,
@@ -36,6 +37,7 @@ for _noun in (
     operations,
     deliveries,
     devices,
+    captures,
     routes,
     sources,
     support,

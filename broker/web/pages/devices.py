@@ -15,8 +15,10 @@ from broker.web.access import TheOperator, TheViewer
 from broker.web.pages import Id, Name, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
+from broker.workflow.captures import USUAL_MINUTES
+from broker.workflow.captures_port import DICOM, Capture
 from broker.workflow.devices import USUAL_STAY, DeviceState, Welcome, hours, read_devices
-from broker.workflow.devices_port import SIGNS
+from broker.workflow.devices_port import MANY, SIGNS
 from broker.workflow.entries import asked_like
 from broker.workflow.reports_port import Page
 
@@ -24,6 +26,7 @@ router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
 KNOCKS_SHOWN = 50
 SEEN_SHOWN = 50
+CAPTURES_LOOKED_AT = 50
 _FIELDS = ("ae_title", "address", "hours", "reason")
 _USUAL_HOURS = f"{USUAL_STAY / timedelta(hours=1):g}"
 
@@ -125,7 +128,18 @@ def device(
         knocks=board.reports.knocks(ae_title=ae_title, limit=KNOCKS_SHOWN),
         admissions=board.reports.admissions(ae_title=ae_title),
         passport=board.passport(ae_title) if board.passport else None,
+        captures=captures_of(board, state),
+        may_be_captured=board.captures is not None,
+        capture_minutes=USUAL_MINUTES,
     )
+
+
+def captures_of(board: Dashboard, state: DeviceState) -> list[Capture]:
+    """Answer the captures that run and hear this device."""
+    addresses = {sign.address for sign in state.signs.values()} - {MANY}
+    now = board.clock.now()
+    latest = board.reports.captures(limit=CAPTURES_LOOKED_AT)
+    return [one for one in latest if one.runs(now) and one.hears(state.ae_title, addresses)]
 
 
 def hours_of(text: str) -> timedelta:
@@ -145,6 +159,8 @@ def state_of(board: Dashboard, ae_title: str) -> DeviceState:
             return state
     if board.reports.knocks(ae_title=ae_title, limit=1) or board.reports.admissions(ae_title=ae_title):
         return DeviceState(ae_title, "refused", None, None, {}, None, None, None, ())
+    if board.reports.captures(name=ae_title, protocol=DICOM, limit=1):  # waited for with a capture, perhaps
+        return DeviceState(ae_title, "never heard", None, None, {}, None, None, None, ())
     raise NotFound("There is no such device in the site file, and none of this AE title was heard.")
 
 

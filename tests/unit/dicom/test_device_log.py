@@ -14,7 +14,9 @@ from broker.dicom.network.dimse import CommandField
 from broker.dicom.network.service import CloseReason, Knock, Peer
 from broker.domain.knocks import KnockReason
 from broker.errors import DatabaseUnavailable
+from broker.lookout import Lookout
 from broker.workflow.devices_port import MANY, Admission
+from broker.workflow.standing_orders import StandingOrders
 
 NOW = datetime(2026, 11, 21, 14, 2, 11, tzinfo=UTC)
 CT1 = Peer("a-1", "CT1", "BROKER", "10.1.4.1", None, "1.2.3", "SCANNER_1", 16384)
@@ -162,11 +164,11 @@ def loaner(until, address="10.1.4.17"):
 
 def test_a_guest_is_let_in_from_its_address_until_its_time_is_over():
     now = [NOW]
-    guests = Guests(lambda _: [loaner(NOW + timedelta(hours=8))], lambda: now[0])
+    guests = Guests(lambda: now[0])
     policy = DevicePolicy("BROKER", (), UnknownDevices.NEVER, guests=guests)
     refused = pdu.CALLING_AE_TITLE_NOT_RECOGNIZED
     assert policy.admit("LOANER", "BROKER", "10.1.4.17", None) == refused
-    guests.refresh()
+    guests.follow([loaner(NOW + timedelta(hours=8))])
     assert policy.admit("LOANER", "BROKER", "10.1.4.17", None) is None
     assert policy.admit("LOANER", "BROKER", "10.1.4.18", None) == refused
     assert policy.admit("OTHER", "BROKER", "10.1.4.17", None) == refused
@@ -175,16 +177,17 @@ def test_a_guest_is_let_in_from_its_address_until_its_time_is_over():
 
 
 def test_while_the_database_is_away_the_last_list_stays_in_force():
-    answers = [[loaner(NOW + timedelta(hours=8), "10.1.4.0/24")], None]
+    answers = [StandingOrders([loaner(NOW + timedelta(hours=8), "10.1.4.0/24")]), None]
 
-    def read(_):
+    def read():
         answer = answers.pop(0)
         if answer is None:
             raise DatabaseUnavailable("away")
         return answer
 
-    guests = Guests(read, lambda: NOW)
-    guests.refresh()
-    guests.refresh()
+    guests = Guests(lambda: NOW)
+    lookout = Lookout(read, lambda orders: guests.follow(orders.admissions))
+    lookout.look()
+    lookout.look()
     assert answers == []
     assert guests.admits("LOANER", ipaddress.ip_address("10.1.4.9"))
