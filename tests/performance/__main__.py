@@ -101,6 +101,7 @@ Redis the sweep is rung through a socket.""",
         """100,000 deliveries, 100,000 messages, 100,000 images and 1,000,000 events of five weeks, one destination of five
 dead all the time, and every small table as full as it gets. Every GET route and whatever reads by POST is asked as a
 signed-in admin asks it, with filters that find much, little and nothing; the slowest are shown. The goal is 300 ms.
+Processor time is that of the web process: with SQLite all of it, with PostgreSQL without what the server does.
 Viewers of the overview have a stream each; the page's clock is told every second.""",
     ),
 }

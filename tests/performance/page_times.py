@@ -34,7 +34,7 @@ from broker.web.security import FIELD, HEADER
 from tests.broker_process import free_port
 from tests.doors import PASSWORD, TESTER, form_token, signed_in
 from tests.performance.full_database import SITE, fill
-from tests.performance.measuring import Latency, Size
+from tests.performance.measuring import Latency, Size, figure
 from tests.performance.page_addresses import Asked, addresses, known_in
 from tests.performance.viewers import viewers_cost
 from tests.postgres import postgres_server
@@ -98,10 +98,24 @@ class PageTime:
     """Processor time of this process: of SQLite too, not of PostgreSQL."""
     status: int
 
+    who: str = ""
+
     @property
     def median_s(self) -> float:
         """Answer the median."""
         return statistics.median(self.taken_s)
+
+    @property
+    def median_worked_s(self) -> float:
+        """Answer the median of the processor times."""
+        return statistics.median(self.worked_s)
+
+    def lines(self) -> list[str]:
+        """Answer one row: median, spread, and the processor time, which another's work does not move."""
+        best, worst = (figure(1000 * one) for one in (min(self.taken_s), max(self.taken_s)))
+        worked = f"processor {figure(1000 * self.median_worked_s)} ms"
+        median = figure(1000 * self.median_s)
+        return [f"| `{self.asked}` | {self.who} | {median} ms | {best}–{worst} ms | {worked} |"]
 
 
 def app_of(broker: Broker) -> FastAPI:
@@ -109,7 +123,7 @@ def app_of(broker: Broker) -> FastAPI:
     return create_app(replace(dashboard(broker), pace=None))
 
 
-def page_times(broker: Broker, *parts: str) -> list[PageTime]:
+def page_times(broker: Broker, *parts: str, who: str = "") -> list[PageTime]:
     """Ask every address some times, those of `parts` only when there are any; the slowest comes first."""
     app = app_of(broker)
     browser = Browser(app)
@@ -123,20 +137,19 @@ def page_times(broker: Broker, *parts: str) -> list[PageTime]:
             status = browser.ask(asked)
             taken.append(time.perf_counter() - before_s)
             worked.append(time.process_time() - worked_s)
-        found.append(PageTime(asked, taken, worked, status))
+        found.append(PageTime(asked, taken, worked, status, who))
     return sorted(found, key=lambda one: -one.median_s)
 
 
-def pages(folder: Path) -> Iterator[Latency | Size]:
+def pages(folder: Path) -> Iterator[PageTime | Latency | Size]:
     """Measure both databases."""
     for who, where in (("SQLite", str(folder / "full")), ("PostgreSQL", "")):
         with contextlib.ExitStack() as ended:
             url = where or ended.enter_context(postgres_server())
             fill_new(url)
             with broker_on(url) as broker:
-                times = page_times(broker)
-                for one in times[:SLOWEST]:
-                    yield Latency(f"`{one.asked}`", who, one.taken_s)
+                times = page_times(broker, who=who)
+                yield from times[:SLOWEST]
                 taken = [one.median_s for one in times]
                 yield Latency(f"all {len(times)} addresses, their medians", who, taken)
                 slow = sum(1 for one in taken if one > GOAL_S)
@@ -160,11 +173,7 @@ def main(where: str, *parts: str) -> int:
         cpu_s = _cpu_s()
         times = page_times(broker, *parts)
         for one in times:
-            best, worst, worked = min(one.taken_s), max(one.taken_s), statistics.median(one.worked_s)
-            print(
-                f"{one.median_s * 1000:8.1f} ms  {best * 1000:7.1f}–{worst * 1000:7.1f}"
-                f"  processor {worked * 1000:7.1f}  {one.status}  {one.asked}"
-            )
+            print(f"{one.status} {one.lines()[0]}")
         print(f"{len(times)} addresses, {_cpu_s() - cpu_s:.1f} s of processor time in this process")
     return any(not one.asked.is_as_expected(one.status) for one in times)
 
