@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement
 
-from broker.db.delivery_states import listed_in_state, narrowed
+from broker.db.delivery_states import listed_by, listed_in_state, narrowed
 from broker.db.schema import DELIVERY
 from broker.workflow.selection import Selection
 
@@ -35,5 +35,5 @@ def selected(selection: Selection) -> list[ColumnElement[bool]]:
     if selection.ids:
         conditions.append(DELIVERY.c.id.in_(selection.ids))
     if selection.up_to is not None:
-        conditions.append(DELIVERY.c.id <= selection.up_to)
+        conditions.append(listed_by(selection.state) <= selection.up_to)
     return conditions

@@ -23,8 +23,8 @@ def listed_in_state(state: DeliveryState) -> ColumnElement[bool]:
 def listed_by(state: DeliveryState | None) -> ColumnElement[int]:
     """Answer what a list in order of id is ordered by.
 
-    Of open deliveries there are few: as an expression, for SQLite would walk through all deliveries in their order
-    where an index has the open ones.
+    Of open deliveries there are few, and their indexes have another order: as an expression, for SQLite would walk
+    through all deliveries in theirs.
     """
     return DELIVERY.c.id + literal_column("0") if state in OPEN_STATES else DELIVERY.c.id
 

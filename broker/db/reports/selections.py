@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, case, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, case, exists, func, select
 
 from broker.db.delivery_filters import selected
-from broker.db.delivery_states import OPEN_STATES, in_state
+from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state
 from broker.db.reports.reading import Reader, mappings
 from broker.db.repositories.bulk_operations import bulk_operation_of
 from broker.db.schema import BULK_OPERATION, DELIVERY, DELIVERY_ITEM, INSTANCE
@@ -24,8 +24,6 @@ MAX_MEASURED_ITEMS = 5_000
 """Bytes of more are an estimate: a preview must not read for seconds."""
 MAX_ITEMS = 500
 _MISSING = DELIVERY.c["items"] - DELIVERY.c.items_delivered
-# As an expression, for SQLite would walk through all deliveries where an index has the order of the groups.
-_NAME = DELIVERY.c.destination.concat(literal_column("''"))
 
 
 class SelectionReports(Reader):
@@ -74,27 +72,35 @@ class SelectionReports(Reader):
         return lines
 
     def counts(self, selection: Selection) -> Sequence[SelectionCount]:
-        """Count what a selection means by destination and state."""
-        statement = (
-            select(
-                _NAME.label("destination"),
-                func.max(DELIVERY.c.kind).label("kind"),
-                DELIVERY.c.state,
-                func.count().label("number"),
-                func.coalesce(func.sum(_MISSING), 0).label("images"),
-            )
-            .where(*selected(selection))
-            .group_by(_NAME, DELIVERY.c.state)
-        )
+        """Count what a selection means by destination and state; of what is delivered, of which most is, in one number."""
+        counts: list[SelectionCount] = []
         with self._reading() as connection:
-            rows = mappings(connection, statement)
-        counts = [
-            SelectionCount(
-                row["destination"], row["kind"], row["state"], int(row["number"]), int(row["images"])
-            )
-            for row in rows
-        ]
-        return sorted(counts, key=lambda count: (count.destination, count.state))
+            for state in DeliveryState:  # each has an index of its own
+                if selection.state not in {None, state}:
+                    continue
+                its = selected(replace(selection, state=state))
+                if state is DeliveryState.DELIVERED:
+                    number = connection.execute(select(func.count()).select_from(DELIVERY).where(*its))
+                    counts.append(SelectionCount("", "", state.value, int(number.scalar_one()), 0))
+                    continue
+                statement = (
+                    select(
+                        GROUPED_DESTINATION.label("destination"),
+                        func.max(DELIVERY.c.kind).label("kind"),
+                        func.count().label("number"),
+                        func.coalesce(func.sum(_MISSING), 0).label("images"),
+                    )
+                    .where(*its)
+                    .group_by(GROUPED_DESTINATION)
+                )
+                counts += [
+                    SelectionCount(
+                        row["destination"], row["kind"], state.value, int(row["number"]), int(row["images"])
+                    )
+                    for row in mappings(connection, statement)
+                ]
+        found = [count for count in counts if count.deliveries]
+        return sorted(found, key=lambda count: (count.destination, count.state))
 
     def blocked(self, selection: Selection) -> int:
         """Count those that are over while another delivery of the same unit is open."""
@@ -106,10 +112,14 @@ class SelectionReports(Reader):
             in_state(*OPEN_STATES, of=other),
             other.c.route.is_not(None),
         )
-        over = in_state(DeliveryState.DEAD, DeliveryState.CANCELLED)
-        statement = select(func.count()).select_from(DELIVERY).where(*selected(selection), over, has_open)
+        number = 0
         with self._reading() as connection:
-            return int(connection.execute(statement).scalar_one())
+            for state in (DeliveryState.DEAD, DeliveryState.CANCELLED):
+                if selection.state in {None, state}:
+                    its = selected(replace(selection, state=state))
+                    statement = select(func.count()).select_from(DELIVERY).where(*its, has_open)
+                    number += int(connection.execute(statement).scalar_one())
+        return number
 
     def volume(self, selection: Selection, states: Sequence[DeliveryState], *, images: int) -> Volume:
         """Answer how much `images` that are still to be sent come to; of very many it is an estimate."""
