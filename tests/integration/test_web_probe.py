@@ -56,7 +56,7 @@ def test_one_that_runs_is_asked_for_again_until_it_has_ended(browser, store, clo
     assert "hop 3 of 6" in running
     clock.advance(600)
     left = browser.get(f"/probe/{key}").text
-    assert "hx-trigger" not in left
+    assert 'hx-trigger="every 1s"' not in left
     assert "did not come to its end" in left
 
 
