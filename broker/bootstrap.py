@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from broker.actions import Actions
 from broker.alerting import alert_operations, alerting_chores
 from broker.capturing import capture_operations
+from broker.collectors import collector_chores, collectors
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
@@ -252,6 +253,7 @@ class Broker:
             Chore("remove unfinished files", 600.0, self._remove_unfinished),
             Chore("remove stray files", 3600.0, self._remove_strays),
             *alerting_chores(self),
+            *collector_chores(self),
         )
 
     def _count_traffic(self) -> None:
@@ -311,6 +313,7 @@ class Broker:
             audit=Audit(self.units_of_work, self.clock),
             reports=self.reports,
             verify=lambda: verify_events(self.engine),
+            collectors=lambda: collectors(self),
         )
 
     @cached_property

@@ -27,6 +27,8 @@ def certificates(broker: Broker) -> list[Certificate]:
     """Answer every certificate the site file names, with the end of the first of its chain to end."""
     site = broker.loaded.site
     named = [*_named(site.listen, "listen"), *_named(site.alerts, "alerts")]
+    for collector in site.audit.collectors:
+        named += _named(collector, f"audit.collectors.{collector.name}")
     for name in site.destinations:
         named += _named(broker.destination_options(name), f"destinations.{name}")
     return [_certificate(key, broker.path(path)) for key, path in named]

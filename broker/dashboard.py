@@ -70,6 +70,7 @@ def dashboard(broker: Broker) -> Dashboard:
             health=lambda: health(broker),
             resources=resources,
             certificates=lambda: certificates(broker),
+            collectors=broker.access.collectors,
         ).text,
         metrics_open=broker.loaded.site.metrics.open,
         front=Front(tls=web.tls is not None, trusted=web.behind_proxy.trusted if web.behind_proxy else ()),

@@ -66,7 +66,11 @@ def dicom_server(broker: Broker, *, storage: bool, others: bool) -> tuple[DicomS
     lookout.start()
     closers += [lookout.stop, taps.stop, device_log.stop]
     if others:
-        query_log = QueryLog(broker.units_of_work, answered=device_log.answered)
+        query_log = QueryLog(
+            broker.units_of_work,
+            answered=device_log.answered,
+            keeps_identifiers=bool(site.audit.collectors),
+        )
         query_log.start()
         closers.append(query_log.stop)
         performed = performed_step_service(broker)

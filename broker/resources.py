@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import text
 
 from broker.bootstrap import Broker
+from broker.collectors import collector_resources
 from broker.db.engine import reading
 from broker.domain.wording import sized, words
 from broker.errors import OutOfResources
@@ -49,6 +50,7 @@ class Resources:
                     _redis(self._broker),
                     _disk(self._broker),
                     *_probe(self._broker),
+                    *_collectors(self._broker),
                 )
                 self._until_s = self._monotonic() + self._for_s
             return self._known
@@ -115,6 +117,13 @@ def _probe(broker: Broker) -> Sequence[Resource]:
             f"failed at the hop {last.failed_hop}",
         ),
     )
+
+
+def _collectors(broker: Broker) -> Sequence[Resource]:
+    try:
+        return collector_resources(broker)
+    except OutOfResources:
+        return ()  # the database says so itself
 
 
 def _disk(broker: Broker) -> Resource:

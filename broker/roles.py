@@ -14,8 +14,10 @@ from pathlib import Path
 
 import structlog
 
+from broker import __version__
 from broker.bootstrap import Broker, open_broker
 from broker.db.heartbeats import beat, retire
+from broker.domain.events import Event, EventName, Subject
 from broker.errors import OutOfResources
 from broker.failpoints import failpoint
 from broker.file_handles import take_handles
@@ -51,6 +53,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
         failpoint("start.before_serving")
         running = STARTERS[name](broker)
         log.info("serving", detail=_prove(running)[1])
+        _record(broker, EventName.STARTED, name)
         started_at = broker.clock.now()
         code = 0
         try:
@@ -65,10 +68,22 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
         finally:
             log.info("stopping")
             running.stop(GRACE_S)
+            _record(broker, EventName.STOPPED, name)
             with suppress(OutOfResources):  # then the row grows stale, which says the same
                 retire(broker.engine, role=name, host=socket.gethostname(), pid=os.getpid())
         log.info("stopped")
         return code
+
+
+def _record(broker: Broker, what: EventName, name: str) -> None:
+    """Leave in the audit trail that a role started or stopped, unless the database is away."""
+    details = {"role": name, "host": socket.gethostname(), "version": __version__}
+    try:
+        with broker.units_of_work() as uow:
+            uow.record(Event(what, Subject.SYSTEM, details=details))
+            uow.commit()
+    except OutOfResources:
+        log.warning("not in the audit trail: the database does not answer", what=what.value)
 
 
 def _beat(broker: Broker, name: str, running: Running, started_at: datetime) -> None:

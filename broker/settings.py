@@ -316,6 +316,32 @@ class SyslogTarget(_Model):
     key: Path | None = None
 
 
+class AuditCollector(SyslogTarget):
+    """Where audit messages are sent (PS3.15 A.6, A.7)."""
+
+    name: Slug
+    """What its place in the trail is kept under."""
+    protocol: Literal["tls", "udp"] = "tls"
+    """`udp` is readable on the way, and what is lost on it is not noticed."""
+
+
+class AuditTrail(_Model):
+    """Audit messages of DICOM (PS3.15 A.5) to those who collect them."""
+
+    collectors: Annotated[tuple[AuditCollector, ...], Field(max_length=8)] = ()
+    """Each is sent everything, from when it is first listed."""
+    away: PositiveDuration = timedelta(minutes=15)
+    """A collector cannot be reached for so long: an alert."""
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [collector.name for collector in self.collectors]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"collector {name} is listed twice")
+        return self
+
+
 class Alerts(_Model):
     """When somebody is told, and how."""
 
@@ -437,6 +463,7 @@ class Site(_Model):
     """See rules.md."""
     limits: Limits = Limits()
     alerts: Alerts = Alerts()
+    audit: AuditTrail = AuditTrail()
     metrics: Metrics = Metrics()
     captures: Captures = Captures()
 

@@ -17,6 +17,7 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.cli.users import caller
 from broker.errors import InvalidValue
 from broker.workflow.audit_port import AuditQuestion
 
@@ -30,6 +31,7 @@ def verify(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR)
 
     with open_cli(config, data_dir) as broker:
         found = verify_events(broker.engine)
+        broker.access.audit.read(caller(), how="verified")
     for problem in found.problems:
         print(problem)
     print(f"{found.sealed} events checked, {found.unsealed} not sealed yet, {len(found.problems)} problems")
@@ -58,16 +60,26 @@ def list_(
     ):
         raise InvalidValue("--subject is patient:ID, order:NUMBER or study:UID")
     with open_cli(config, data_dir) as broker:
-        rows = broker.reports.audit(
-            AuditQuestion(
-                actor=actor,
-                patient=key if kind == "patient" else "",
-                order=int(key) if kind == "order" else None,
-                study_instance_uid=key if kind == "study" else "",
-                since=None if since is None else since.replace(tzinfo=broker.zone),
-                what=what,
-            ),
-            limit=limit,
+        question = AuditQuestion(
+            actor=actor,
+            patient=key if kind == "patient" else "",
+            order=int(key) if kind == "order" else None,
+            study_instance_uid=key if kind == "study" else "",
+            since=None if since is None else since.replace(tzinfo=broker.zone),
+            what=what,
         )
+        rows = broker.reports.audit(question, limit=limit)
+        broker.access.audit.read(caller(), how="searched", asked=question.words)
     columns = ["at", "actor", "address", "what", "subject", "subject_id", "order", "study_instance_uid"]
+    show(rows, as_json=as_json, columns=columns)
+
+
+@app.command("collectors")
+def collectors(
+    *, as_json: JsonOption = False, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR
+) -> None:
+    """List those who are sent audit messages, and what waits for each."""
+    with open_cli(config, data_dir) as broker:
+        rows = broker.access.collectors()
+    columns = ["name", "address", "protocol", "state", "waiting", "oldest", "handed_over_at", "problem"]
     show(rows, as_json=as_json, columns=columns)

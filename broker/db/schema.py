@@ -7,6 +7,7 @@ from sqlalchemy import MetaData, Table
 from broker.db import (
     access_tables,
     alert_tables,
+    audit_tables,
     capture_tables,
     device_tables,
     operation_tables,
@@ -65,4 +66,5 @@ PROBE_RUN = _table(probe_tables.ProbeRunRow.__tablename__)
 ALERT = _table("alert")
 ALERT_NOTICE = _table("alert_notice")
 MAINTENANCE = _table("maintenance_window")
+AUDIT_COLLECTOR = _table(audit_tables.AuditCollectorRow.__tablename__)
 WIRE_CAPTURE = _table(capture_tables.CaptureRow.__tablename__)

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, select
 
 from broker.db.repositories.accounts import SqlAccounts, SqlApiTokens, SqlSessions
 from broker.db.repositories.alerts import SqlAlerts
+from broker.db.repositories.audit_collectors import SqlAuditCollectors
 from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
 from broker.db.repositories.captures import SqlCaptures
 from broker.db.repositories.decisions import SqlDecisions
@@ -32,6 +33,7 @@ from broker.domain.events import Event
 from broker.failpoints import failpoint
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
+from broker.workflow.audit_port import AuditCollectors
 from broker.workflow.captures_port import Captures
 from broker.workflow.devices_port import Devices
 from broker.workflow.ports import (
@@ -78,6 +80,7 @@ class SqlUnitOfWork:
     probes: ProbeRuns
     alerts: Alerts
     captures: Captures
+    audit_collectors: AuditCollectors
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -104,6 +107,7 @@ class SqlUnitOfWork:
         self.probes = SqlProbeRuns(transaction)
         self.alerts = SqlAlerts(transaction)
         self.captures = SqlCaptures(transaction)
+        self.audit_collectors = SqlAuditCollectors(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,7 @@ class AlertKind(Enum):
     URGENT = "urgent"  # a STAT order or delivery waits
     AUDIT = "audit"  # the chain of events is broken
     PROBE = "probe"  # the synthetic exam failed, or is not run any more
+    COLLECTOR = "collector"  # audit messages cannot be sent to it
 
 
 class Severity(Enum):
@@ -106,6 +107,7 @@ PATIENCE: Mapping[AlertKind, Patience] = {
     AlertKind.CERTIFICATE: Patience(timedelta(0), timedelta(0)),
     AlertKind.AUDIT: Patience(timedelta(0), timedelta(0)),
     AlertKind.PROBE: Patience(timedelta(0), timedelta(0)),
+    AlertKind.COLLECTOR: Patience(timedelta(0), timedelta(minutes=1)),
     # A peer that comes and goes is one alert, not ten.
     AlertKind.FAILING: Patience(timedelta(seconds=60), timedelta(minutes=5)),
     AlertKind.BACKLOG: Patience(timedelta(0), timedelta(minutes=2)),

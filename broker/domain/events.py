@@ -117,6 +117,9 @@ class EventName(Enum):
     VIEWED = "viewed"  # a person or a program was shown patient data
     SEARCHED = "searched"
     AUDIT_DOWNLOADED = "audit downloaded"  # a part of the trail left the house with whoever asked for it
+    AUDIT_READ = "audit trail read"
+    STARTED = "started"  # a role of the broker
+    STOPPED = "stopped"  # in order; one that died leaves nothing
 
 
 @dataclass(frozen=True, slots=True)

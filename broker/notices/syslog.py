@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import select
 import socket
 import ssl
+import sys
+import termios
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +21,16 @@ from broker.settings import SyslogTarget
 from broker.workflow.alerts_port import ChannelFailed, Message, Told
 
 TIMEOUT_S = 10.0
+FAREWELL_S = 0.5
+SILENT_S = 30.0
+"""How long a collector's machine may leave octets unacknowledged."""
 APP_NAME = "worklist-broker"
 LARGEST_DATAGRAM = 65_000
 _DAEMON = 3
 _SEVERITIES = {"critical": 2, "warning": 4, "notice": 5}
 _ID = "alert@32473"
 """SD-ID; 32473 is the number RFC 5612 sets aside for those without one of their own."""
+_LEFT = "the collector has closed the connection"
 _UNSAFE = re.compile(r'([\\"\]])')
 
 
@@ -58,13 +67,25 @@ class SyslogSender:
         self._folder = folder
         self._socket: socket.socket | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether there is a connection, as far as is known."""
+        return self._socket is not None
+
     def send(self, entry: Entry) -> None:
-        """Put an entry on the wire. Raises OSError; then the next one connects anew."""
+        """Put an entry on the wire, on a new connection when the last one has ended. Raises OSError."""
+        if self._has_ended():
+            self.close()
+        self.put(entry)
+
+    def put(self, entry: Entry) -> None:
+        """Put an entry on the wire. Raises OSError also when the connection has ended; then the next one connects."""
         octets = entry.encoded()
         try:
-            if self._socket is None or self._has_ended():
-                self.close()
+            if self._socket is None:
                 self._socket = self._connect()
+            elif self._has_ended():
+                raise ConnectionResetError(_LEFT)
             if self._target.protocol == "udp":
                 self._socket.send(octets[:LARGEST_DATAGRAM])
             else:
@@ -75,15 +96,35 @@ class SyslogSender:
 
     def close(self) -> None:
         """Give the connection back."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        connection, self._socket = self._socket, None
+        if connection is None:
+            return
+        if isinstance(connection, ssl.SSLSocket):
+            connection.settimeout(FAREWELL_S)
+            with suppress(
+                OSError, ValueError
+            ):  # a close_notify first (RFC 5425 4.4), to whoever still listens
+                connection.unwrap()
+        connection.close()
 
-    def confirm(self) -> None:
-        """Ask whether the collector is still there: syslog confirms nothing. Raises OSError when it has left."""
+    def confirm(self, *, wait_s: float = 0.0) -> None:
+        """Ask whether the collector is still there: syslog confirms nothing. Raises OSError when it has left.
+
+        `wait_s` is how long to listen for its leaving.
+        """
+        if self._socket is not None and wait_s > 0:
+            select.select([self._socket], [], [], wait_s)
         if self._socket is not None and self._has_ended():
             self.close()
-            raise ConnectionResetError("the collector has closed the connection")
+            raise ConnectionResetError(_LEFT)
+
+    def unacknowledged(self) -> int:
+        """Count the octets the collector's machine has not acknowledged; 0 where nothing is acknowledged."""
+        if self._socket is None or self._target.protocol == "udp":
+            return 0
+        waiting = bytearray(4)
+        fcntl.ioctl(self._socket, termios.TIOCOUTQ, waiting)
+        return int.from_bytes(waiting, sys.byteorder)
 
     def _has_ended(self) -> bool:
         """Tell whether the other side has closed; what it says otherwise nobody wants."""
@@ -110,6 +151,9 @@ class SyslogSender:
             datagrams.connect(address)
             return datagrams
         plain = socket.create_connection((target.host, target.port), timeout=TIMEOUT_S)
+        # A machine that is switched off says nothing: then this ends the connection, and not a quarter of an hour.
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_S * 1000))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if target.protocol == "tcp":
             return plain
         try:

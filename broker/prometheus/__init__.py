@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from broker.prometheus.collectors import of_collectors
 from broker.prometheus.destinations import of_destinations
 from broker.prometheus.flow import of_flow
 from broker.prometheus.gauges import SPAN
@@ -25,6 +26,7 @@ from broker.prometheus.upkeep import of_upkeep
 if TYPE_CHECKING:
     from broker.bootstrap import Broker
     from broker.workflow.alert_conditions import Certificate
+    from broker.workflow.audit_collectors import CollectorLine
     from broker.workflow.overview_port import HealthPart, Resource
 
 FOR_S = 5.0
@@ -40,6 +42,7 @@ class Metrics:
         health: Callable[[], Sequence[HealthPart]],
         resources: Callable[[], Sequence[Resource]],
         certificates: Callable[[], Sequence[Certificate]],
+        collectors: Callable[[], Sequence[CollectorLine]] = tuple,
         for_s: float = FOR_S,
     ) -> None:
         """Read nothing yet."""
@@ -47,6 +50,7 @@ class Metrics:
         self._health = health
         self._resources = resources
         self._certificates = certificates
+        self._collectors = collectors
         self._for_s = for_s
         self._lock = threading.Lock()
         self._text = b""
@@ -78,6 +82,7 @@ class Metrics:
             resources=self._resources(),
             certificates=self._certificates(),
         )
+        yield from of_collectors(self._collectors(), now=now)
 
 
 class _Once(Collector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from broker.workflow.accounts import AccountAdministration
 from broker.workflow.accounts_port import AccountReports
 from broker.workflow.api_tokens import TokenAdministration
 from broker.workflow.audit import Audit
+from broker.workflow.audit_collectors import CollectorLine
 from broker.workflow.audit_port import AuditReports, Verification
 from broker.workflow.sign_in import SignIn
 
@@ -29,3 +30,5 @@ class Access:
     reports: AccessReports
     verify: Callable[[], Verification]
     """Walks along the whole chain of the audit trail."""
+    collectors: Callable[[], Sequence[CollectorLine]] = tuple
+    """Answers how it stands with those who are sent audit messages."""

@@ -14,7 +14,7 @@ from broker.domain.alerts import AlertKind, Finding, Severity
 from broker.domain.rhythm import Silence
 from broker.domain.wording import counted, words
 from broker.workflow.alerts_port import Overdue
-from broker.workflow.overview_port import HealthPart, Resource, Urgent
+from broker.workflow.overview_port import COLLECTOR, HealthPart, Resource, Urgent
 from broker.workflow.reports_port import DestinationLine
 from broker.workflow.silence import SourceState
 
@@ -103,11 +103,14 @@ def _roles(health: Sequence[HealthPart]) -> Iterator[Finding]:
 
 def _resources(resources: Sequence[Resource]) -> Iterator[Finding]:
     for one in resources:
-        if one.state == "up" or one.name not in _RESOURCES:
+        is_collector = one.name.startswith(COLLECTOR)
+        kind = AlertKind.COLLECTOR if is_collector else _RESOURCES.get(one.name)
+        if one.state == "up" or kind is None:
             continue
+        subject = one.name.removeprefix(COLLECTOR) if is_collector else ""
         severity = Severity.CRITICAL if one.state in {"full", "down", "failing"} else Severity.WARNING
         headline = f"{one.name}: {one.told or one.detail}"
-        yield Finding(_RESOURCES[one.name], "", severity, headline, one.advice, one.link)
+        yield Finding(kind, subject, severity, headline, one.advice, one.link)
 
 
 def _silences(sources: Sequence[SourceState]) -> Iterator[Finding]:

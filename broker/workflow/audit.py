@@ -73,6 +73,21 @@ class Audit:
             uow.record(Event(EventName.AUDIT_DOWNLOADED, Subject.SYSTEM, actor=by.name, details=details))
             uow.commit()
 
+    def read(self, by: Caller, *, how: str, asked: str = "") -> None:
+        """Write down that somebody read or verified the trail itself. Raises DatabaseUnavailable."""
+        key = (by.name, by.address, f"{how} {asked}")
+        if not self._is_new(key, self._clock.now(), OPENED_AGAIN):
+            return
+        details = {"address": by.address, "how": how, "asked": asked[:200]}
+        try:
+            with self._units_of_work() as uow:
+                uow.record(Event(EventName.AUDIT_READ, Subject.SYSTEM, actor=by.name, details=details))
+                uow.commit()
+        except BaseException:
+            with self._lock:
+                self._recent.pop(key, None)
+            raise
+
     def _write(self, by: Caller, news: list[Shown], *, page: str, listed: bool, searched: str) -> None:
         with self._units_of_work() as uow:
             if searched:

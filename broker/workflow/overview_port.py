@@ -37,6 +37,10 @@ class HealthPart:
     beat_at: datetime | None = None
 
 
+COLLECTOR = "Audit collector "
+"""What the names of collectors among the resources begin with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
     """What the roles stand on."""

@@ -25,6 +25,7 @@ from broker.domain.orders import (
 from broker.domain.steps import OrderStatus, PerformedStatus
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
+from broker.workflow.audit_port import AuditCollectors
 from broker.workflow.captures_port import Captures
 from broker.workflow.devices_port import Devices
 from broker.workflow.probe_port import ProbeRuns
@@ -834,6 +835,7 @@ class UnitOfWork(Protocol):
     probes: ProbeRuns
     alerts: Alerts
     captures: Captures
+    audit_collectors: AuditCollectors
 
     def __enter__(self) -> Self: ...
     def __exit__(

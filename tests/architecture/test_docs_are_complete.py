@@ -27,7 +27,7 @@ def keys(model, prefix=""):
         if inner is None:
             yield prefix + (field.alias or name)
         else:
-            joint = {"destinations": ".*.", "devices": "[]."}.get(name, ".")
+            joint = {"destinations": ".*.", "devices": "[].", "collectors": "[]."}.get(name, ".")
             yield from keys(inner, prefix + name + joint)
 
 

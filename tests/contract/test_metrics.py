@@ -18,6 +18,7 @@ from broker.domain.knocks import KnockReason
 from broker.prometheus import FOR_S, Metrics
 from broker.prometheus.gauges import MOST_NAMES, OTHER
 from broker.workflow.alert_conditions import Certificate
+from broker.workflow.audit_collectors import CollectorLine
 from broker.workflow.devices_port import Admission, KnockKey, Knocks
 from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.ports import DestinationHealth, DestinationState, MessageOutcome
@@ -32,6 +33,7 @@ _NAME = re.compile(r"worklist_broker_\w+")
 def metrics(engine, clock, tmp_path):
     reports = SqlReports(engine, destinations=["film"])
     health = [HealthPart("hl7", True, ""), HealthPart("web", False, "")]
+    siem = CollectorLine("siem", "siem:6514", "tls", "failing", 3, NOW - timedelta(seconds=90), None, NOW, "")
     return Metrics(
         SimpleNamespace(reports=reports, clock=clock, zone=UTC, data_dir=tmp_path),
         health=lambda: health,
@@ -40,6 +42,7 @@ def metrics(engine, clock, tmp_path):
             Certificate("listen.web.tls", NOW + timedelta(days=9)),
             Certificate("listen.hl7.tls", None, "gone"),
         ],
+        collectors=lambda: [siem],
     )
 
 
@@ -95,6 +98,9 @@ def test_every_number_is_told(metrics, uow_factory):
     assert found["destination_state", ("archive", "paused")] == 1
     assert found["destination_state", ("film", "up")] == 1
     assert found["oldest_delivery_seconds", ("archive",)] == 300
+    assert found["audit_collector_up", ("siem",)] == 0
+    assert found["audit_collector_waiting", ("siem",)] == 3
+    assert found["audit_collector_oldest_seconds", ("siem",)] == 90
     assert found["destination_held_seconds", ("archive",)] == 0
     assert found["delivery_seconds_last_hour_bucket", ("archive", "1.0")] == 1
     assert found["delivery_seconds_last_hour_bucket", ("archive", "+Inf")] == 1

@@ -24,6 +24,7 @@ from broker.db.reports.shift import ShiftReports
 from broker.db.reports.sources import SourceReports
 from broker.db.reports.studies import StudyReports
 from broker.db.reports.timelines import TimelineReports
+from broker.db.reports.trail import SqlTrailReports
 from broker.db.reports.trends import TrendReports
 from broker.db.reports.worklist import WorklistReports
 
@@ -53,6 +54,7 @@ class SqlReports(
     TrendReports,
     SqlAlertReports,
     MetricReports,
+    SqlTrailReports,
 ):
     """Implements the Reports and AccountReports ports: every method reads in one read-only transaction."""
 

@@ -19,6 +19,8 @@ from broker.workflow.audit_port import AuditLine, AuditQuestion
 MAX_LINES = 500
 MAX_FILE = 20_000
 _MAX_IDS = 500
+_UNTOLD = {"address", "identifier", "transfer_syntax"}
+"""Told elsewhere in a line, or octets that say nothing to a person."""
 
 
 class AuditReports(Reader):
@@ -47,7 +49,7 @@ class AuditReports(Reader):
                 subject_id=row["subject_id"],
                 study_instance_uid=row["study_instance_uid"],
                 order=row["order"],
-                details={key: value for key, value in row["details"].items() if key != "address"},
+                details={key: value for key, value in row["details"].items() if key not in _UNTOLD},
                 is_sealed=row["seal_no"] is not None,
             )
             for row in rows

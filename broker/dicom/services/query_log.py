@@ -7,6 +7,7 @@ second of this record, and nothing else: no query waits for a disk.
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class QueryRecord(NamedTuple):
-    """Describes one answered query, without anything of a patient."""
+    """Describes one answered query; without its identifier nothing in it is of a patient."""
 
     calling_ae_title: str
     association_id: str
@@ -36,6 +37,9 @@ class QueryRecord(NamedTuple):
     duration_ms: float
     cut_at: int | None = None
     """Where the device's profile cut the answer."""
+    identifier: bytes = b""
+    """As it came; kept only where audit messages are sent, which must tell it."""
+    transfer_syntax: str = ""
 
 
 class QueryLog:
@@ -49,8 +53,13 @@ class QueryLog:
         max_waiting: int = 10_000,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         answered: Callable[[str, int], None] | None = None,
+        keeps_identifiers: bool = False,
     ) -> None:
-        """Write nothing before `start`; `answered` is told association and number of answers at once."""
+        """Write nothing before `start`; `answered` is told association and number of answers at once.
+
+        `keeps_identifiers`: queries are written down with what they asked for.
+        """
+        self.keeps_identifiers = keeps_identifiers
         self._units_of_work = units_of_work
         self._now = now
         self._answered = answered
@@ -121,4 +130,7 @@ def _event(at: datetime, record: QueryRecord) -> Event:
         details["ignored"] = list(record.ignored)
     if record.cut_at is not None:
         details["cut_at"] = record.cut_at
+    if record.identifier:
+        details["identifier"] = b64encode(record.identifier).decode()
+        details["transfer_syntax"] = record.transfer_syntax
     return Event(EventName.WORKLIST_QUERIED, Subject.DEVICE, actor=record.calling_ae_title, details=details)

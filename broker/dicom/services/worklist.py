@@ -94,7 +94,7 @@ class WorklistService:
             log.info(
                 "query keys ignored", association=request.peer.association_id, keys=question.unreadable[:10]
             )
-        return self._stream(request, question, device, cancelled)
+        return self._stream(request, question, device, cancelled, data)
 
     def _understand(self, request: Request, data: bytes, device: DeviceProfile) -> _Question:
         """Read an identifier, or know it from before: a device sends the same bytes all day."""
@@ -122,7 +122,12 @@ class WorklistService:
         return question
 
     def _stream(
-        self, request: Request, question: _Question, device: DeviceProfile, cancelled: Callable[[], bool]
+        self,
+        request: Request,
+        question: _Question,
+        device: DeviceProfile,
+        cancelled: Callable[[], bool],
+        data: bytes,
     ) -> Iterator[Response | Matches]:
         started = time.monotonic()
         status, count = _SUCCESS, 0
@@ -147,7 +152,7 @@ class WorklistService:
             if status == _SUCCESS and cancelled():
                 status = _CANCELLED
             cut = device.max_results if device.max_results == count else None
-            self._record(request, question, status, count, tuple(steps[:_STEPS_RECORDED]), started, cut)
+            self._record(request, question, status, count, tuple(steps[:_STEPS_RECORDED]), started, cut, data)
 
     def _refuse(
         self, request: Request, status: int, reason: str, elements: tuple[int, ...]
@@ -164,9 +169,11 @@ class WorklistService:
         steps: tuple[int, ...],
         started: float,
         cut_at: int | None,
+        data: bytes,
     ) -> None:
         if self._query_log is None:
             return
+        is_kept = self._query_log.keeps_identifiers and len(data) <= _REMEMBERED_BYTES
         self._query_log.record(
             QueryRecord(
                 request.peer.calling_ae_title,
@@ -178,6 +185,8 @@ class WorklistService:
                 steps,
                 (time.monotonic() - started) * 1000.0,
                 cut_at,
+                data if is_kept else b"",
+                request.context.transfer_syntax if is_kept else "",
             )
         )
 

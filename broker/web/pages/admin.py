@@ -13,7 +13,7 @@ from broker.domain.access import Role
 from broker.domain.events import EventName
 from broker.errors import BrokerError, Conflict, InvalidValue
 from broker.web import security
-from broker.web.access import TheAdmin
+from broker.web.access import TheAdmin, Who
 from broker.web.audit_file import as_csv
 from broker.web.pages import Id, Name, TheDashboard, ThePages
 from broker.web.ports import Dashboard
@@ -112,21 +112,23 @@ def revoke_token(board: TheDashboard, who: TheAdmin, token_id: Id) -> Response:
 
 
 @router.get("/admin/audit")
-def audit(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin) -> Response:
+def audit(request: Request, board: TheDashboard, pages: ThePages, who: TheAdmin) -> Response:
     """Show the newest of the trail, and the form that asks it."""
-    return _audit(request, board, pages, {})
+    return _audit(request, board, pages, {}, who=who)
 
 
 @router.post("/admin/audit")
-def search(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin, fields: Fields) -> Response:
+def search(request: Request, board: TheDashboard, pages: ThePages, who: TheAdmin, fields: Fields) -> Response:
     """Search the trail. Asked by a form: whom it is about stays out of URLs."""
-    return _audit(request, board, pages, fields)
+    return _audit(request, board, pages, fields, who=who)
 
 
 @router.post("/admin/audit/verify")
-def verify(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin, fields: Fields) -> Response:
+def verify(request: Request, board: TheDashboard, pages: ThePages, who: TheAdmin, fields: Fields) -> Response:
     """Walk along the chain; what was found stays on the page."""
-    return _audit(request, board, pages, fields, verification=board.access.verify())
+    found = board.access.verify()
+    board.access.audit.read(who.caller, how="verified")
+    return _audit(request, board, pages, fields, who=who, verification=found)
 
 
 @router.post("/admin/audit/download")
@@ -137,7 +139,7 @@ def download(
     try:
         question = _question(_given(fields), board)
     except InvalidValue:
-        return _audit(request, board, pages, fields)
+        return _audit(request, board, pages, fields, who=who)
     found = board.access.reports.audit_file(question)
     board.access.audit.downloaded(who.caller, question, events=len(found))
     name = f"audit-{board.clock.local_now():%Y%m%d-%H%M%S}.csv"
@@ -154,16 +156,17 @@ def _audit(
     pages: Pages,
     fields: Mapping[str, str],
     *,
+    who: Who,
     verification: object = None,
 ) -> Response:
     given = _given(fields)
     problem, lines = "", []
     try:
         before = fields.get("before", "")
-        found = board.access.reports.audit(
-            _question(given, board), before=_number(before, "before"), limit=ROWS + 1
-        )
+        question = _question(given, board)
+        found = board.access.reports.audit(question, before=_number(before, "before"), limit=ROWS + 1)
         lines = list(found)
+        board.access.audit.read(who.caller, how="searched", asked=question.words)
     except InvalidValue as error:
         problem = str(error)
     return pages.render(
@@ -176,6 +179,7 @@ def _audit(
         before=lines[ROWS - 1].id if len(lines) > ROWS else None,
         problem=problem,
         verification=verification,
+        collectors=board.access.collectors(),
     )
 
 
