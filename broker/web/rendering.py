@@ -69,6 +69,7 @@ class Pages:
         self._templates.filters["words"] = words
         self._templates.filters["short"] = short
         self._templates.filters["counted"] = counted
+        self._templates.filters["brief"] = brief
         self._templates.filters["sized"] = sized
         self._templates.filters["share"] = lambda value: f"{value:.0%}"
         self._templates.filters["states"] = lambda lines: {line.destination: line.state for line in lines}
@@ -159,6 +160,7 @@ def masked(part: str) -> str:
     return f"{part[:1]}•••" if who is not None and who.hides_names else part
 
 
+_BRIEF = 240
 # Unicode's explicit directions and controls: in a name they reorder what stands beside it on the page.
 _TRICKS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -168,6 +170,12 @@ def plain(value: object) -> object:
     if isinstance(value, str) and not isinstance(value, Markup):
         return _TRICKS.sub("\ufffd", value)
     return value
+
+
+def brief(value: str | None) -> str:
+    """Cut a text a peer may have made as long as it likes: in a list its beginning tells it, its own page has it all."""
+    text = value or ""
+    return text if len(text) <= _BRIEF else f"{text[: _BRIEF - 1]}…"
 
 
 def short(value: str) -> str:

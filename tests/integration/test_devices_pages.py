@@ -92,7 +92,7 @@ def test_a_loaner_is_let_in_by_one_click_and_sent_away_by_another(client, board,
     page = client.get("/devices").text
     assert "its AE title is not among our devices" in page
     assert "A-ASSOCIATE-RJ 1/1/3" in page
-    assert 'aria-label="Let LOANER at 10.1.4.17 in for 8 hours"' in page
+    assert 'aria-label="Let in for 8 h: LOANER at 10.1.4.17"' in page
     assert board.reports.needs_person(refused_since=NOW - HOUR).refused_devices == 1
     fields = {"ae_title": "LOANER", "address": "10.1.4.17", "hours": "8", "reason": "loaner"}
     assert post(client, "/devices/admit", **fields).status_code == 303

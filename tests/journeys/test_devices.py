@@ -50,7 +50,7 @@ def test_a_loaner_is_admitted_and_its_passport_ticks(broker, chromium):
     page.on("console", lambda message: said.append(message.text))
     page.goto("/devices")
     refused = page.locator("tr", has_text="its AE title is not among our devices")
-    refused.get_by_role("button", name="Let LOANER at 127.0.0.1 in for 8 hours").click()
+    refused.get_by_role("button", name="Let in for 8 h: LOANER at 127.0.0.1").click()
     page.wait_for_url("**/devices#admitted")
     wait_until(lambda: echo(broker), what="an answer to the loaner")
 

@@ -203,7 +203,7 @@ def test_a_loaner_that_was_refused_is_let_in_and_gets_its_list(on_call, broker, 
     me.sign_in(NIGHT, PASSWORD)
     me.press("link", re.compile("refused since yesterday"))
     me.sees(loaner, "its AE title is not among our devices")
-    me.press("button", f"Let {loaner} at 127.0.0.1 in for 8 hours")
+    me.press("button", f"Let in for 8 h: {loaner} at 127.0.0.1")
     me.sees("ends by itself")
     wait_until(
         lambda: run("findscu", "-W", "-aet", loaner, "-aec", "BROKER", "127.0.0.1", broker.dicom, *keys, check=False).returncode == 0,

@@ -26,6 +26,7 @@ router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
 KNOCKS_SHOWN = 50
 SEEN_SHOWN = 50
+STRANGERS_SHOWN = 10
 CAPTURES_LOOKED_AT = 50
 _FIELDS = ("ae_title", "address", "hours", "reason")
 _USUAL_HOURS = f"{USUAL_STAY / timedelta(hours=1):g}"
@@ -169,8 +170,12 @@ def _values(board: Dashboard, *, all_knocks: bool = False) -> dict[str, Any]:
     knocks = board.reports.knocks(limit=1000 if all_knocks else KNOCKS_SHOWN + 1)
     admissions = board.reports.admissions()
     now = board.clock.now()
+    # Whoever scans the network under many names must not bury those who are known.
+    strangers = [state for state in states if not (state.known or state.admission or state.last_at)]
+    unshown = {state.ae_title for state in strangers[STRANGERS_SHOWN:]}
     return {
-        "states": states,
+        "states": [state for state in states if state.ae_title not in unshown],
+        "unshown": len(unshown),
         "signs": SIGNS,
         "knocks": knocks if all_knocks else knocks[:KNOCKS_SHOWN],
         "more_knocks": not all_knocks and len(knocks) > KNOCKS_SHOWN,
