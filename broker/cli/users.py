@@ -113,3 +113,26 @@ def password(name: Name, *, config: ConfigOption = CONFIG, data_dir: DataDirOpti
     with open_cli(config, data_dir) as broker:
         broker.access.accounts.set_password(name, read_password(), by=caller())
     print(f"{name}: password changed")
+
+
+@app.command("sessions")
+def sessions(
+    *, as_json: JsonOption = False, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR
+) -> None:
+    """List the browsers that have signed in and have not run out, the newest first."""
+    with open_cli(config, data_dir) as broker:
+        rows = broker.access.sign_in.open_sessions()
+    show(rows, as_json=as_json, columns=["id", "name", "role", "address", "created_at", "seen_at"])
+
+
+@app.command("sign-out")
+def sign_out(
+    session: Annotated[int, typer.Argument(min=1, help="Its id, as listed.")],
+    *,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Sign a browser out, wherever it is."""
+    with open_cli(config, data_dir) as broker:
+        ended = broker.access.accounts.end_session(session, by=caller())
+    print(f"{session}: {'signed out' if ended else 'there is no such session'}")

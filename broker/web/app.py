@@ -22,6 +22,7 @@ from broker.web.access import TheViewer, identify, refuse_undeclared, turned_out
 from broker.web.api import metrics
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
+from broker.web.openapi import described
 from broker.web.pages import (
     admin,
     alerts,
@@ -104,7 +105,7 @@ def create_app(dashboard: Dashboard) -> FastAPI:
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi(_: TheViewer) -> dict[str, Any]:
-        return app.openapi()
+        return described(app)
 
     refuse_undeclared(app)
 

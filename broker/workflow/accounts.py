@@ -123,6 +123,17 @@ class AccountAdministration:
             _record(uow, EventName.PASSWORD_CHANGED, account.id, account.name, by, {})
             uow.commit()
 
+    def end_session(self, session: int, *, by: Caller) -> bool:
+        """Sign a browser out, wherever it is; False when it is already."""
+        with self._units_of_work() as uow:
+            ended = uow.sessions.end_one(session)
+            if ended is None:
+                return False
+            account, name = ended
+            _record(uow, EventName.SIGNED_OUT, account, name, by, {"session": str(session)})
+            uow.commit()
+            return True
+
     def _set_disabled(self, name: str, *, disabled: bool, by: Caller) -> bool:
         with self._units_of_work() as uow:
             uow.lock(_LOCK)

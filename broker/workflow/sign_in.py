@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from broker.domain.access import (
@@ -172,6 +172,13 @@ class SignIn:
                 uow.sessions.touch(session.id, now=now)
                 uow.commit()
         return session
+
+    def open_sessions(self, *, before: int | None = None, limit: int = 100) -> Sequence[Session]:
+        """Answer the sessions that let somebody in, newest first; `before` is the id of the last one seen."""
+        now = self._clock.now()
+        return self._reports.open_sessions(
+            seen_after=now - IDLE, created_after=now - LONGEST_SESSION, before=before, limit=limit
+        )
 
     def still_open(self, sessions: Iterable[int]) -> Mapping[int, Role]:
         """Answer which of these sessions have not ended, and what each lets do now."""

@@ -132,3 +132,23 @@ def test_the_last_admin_stays(engine, uow_factory, clock, tmp_path):
         people.add("BOB", Role.VIEWER, PASSWORD, by=TESTER)
     with pytest.raises(NotFound):
         people.disable("eve", by=TESTER)
+
+
+def test_open_sessions_are_listed_newest_first_and_one_is_ended_alone(uow, reports):
+    ada = uow.accounts.add("ada", Role.VIEWER, "hash", now=NOW)
+    bob = uow.accounts.add("bob", Role.ADMIN, "hash", now=NOW)
+    gone = uow.accounts.add("gone", Role.ADMIN, "hash", now=NOW)
+    uow.accounts.disable(gone, disabled=True)
+    for number, account in enumerate((ada, bob, ada, gone)):
+        uow.sessions.add(bytes([number]) * 32, account, "192.0.2.1", now=NOW)
+    uow.sessions.add(b"o" * 32, bob, "192.0.2.2", now=NOW - timedelta(hours=13))
+    uow.commit()
+    asked = {"seen_after": NOW - timedelta(minutes=15), "created_after": NOW - timedelta(hours=12)}
+    found = reports.open_sessions(**asked)
+    assert [one.name for one in found] == ["ada", "bob", "ada"]
+    assert reports.open_sessions(**asked, before=found[0].id, limit=1) == [found[1]]
+    assert uow.sessions.end_one(found[1].id) == (bob, "bob")
+    assert uow.sessions.end_one(found[1].id) is None
+    uow.commit()
+    assert [one.id for one in reports.open_sessions(**asked)] == [found[0].id, found[2].id]
+    assert {one.id for one in reports.sessions([one.id for one in found])} == {found[0].id, found[2].id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import RowMapping, select
 
@@ -43,6 +44,21 @@ class AccountReports(Reader):
         with self._reading() as connection:
             rows = mappings(connection, _SESSION.where(WEB_SESSION.c.token_hash == token_hash))
         return _session_of(rows[0]) if rows else None
+
+    def open_sessions(
+        self, *, seen_after: datetime, created_after: datetime, before: int | None = None, limit: int = 100
+    ) -> Sequence[Session]:
+        """Answer those of accounts that may sign in and that have not run out, newest first."""
+        fresh = _SESSION.where(
+            WEB_SESSION.c.seen_at > seen_after,
+            WEB_SESSION.c.created_at > created_after,
+            ACCOUNT.c.is_disabled.is_(False),
+        ).order_by(WEB_SESSION.c.id.desc())
+        if before is not None:
+            fresh = fresh.where(WEB_SESSION.c.id < before)
+        with self._reading() as connection:
+            rows = mappings(connection, fresh.limit(max(0, min(limit, MAX_ROWS))))
+        return [_session_of(row) for row in rows]
 
     def sessions(self, keys: Sequence[int]) -> Sequence[Session]:
         """Answer those of some ids that are there, each with its account as it is now."""

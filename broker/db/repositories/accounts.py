@@ -105,6 +105,15 @@ class SqlSessions:
         """End a session; nothing happens when there is none."""
         self._transaction.execute(delete(WEB_SESSION).where(WEB_SESSION.c.token_hash == token_hash))
 
+    def end_one(self, session: int) -> tuple[int, str] | None:
+        """End a session, answer id and name of its account; None when there is none."""
+        whose = select(ACCOUNT.c.id, ACCOUNT.c.name).join(WEB_SESSION, WEB_SESSION.c.account == ACCOUNT.c.id)
+        row = self._transaction.execute(whose.where(WEB_SESSION.c.id == session)).mappings().first()
+        if row is None:
+            return None
+        self._transaction.execute(delete(WEB_SESSION).where(WEB_SESSION.c.id == session))
+        return int(row["id"]), str(row["name"])
+
     def end_all(self, account: int) -> int:
         """End every session of an account, answer how many those were."""
         return self._transaction.execute(delete(WEB_SESSION).where(WEB_SESSION.c.account == account)).rowcount

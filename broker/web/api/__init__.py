@@ -5,7 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from broker.web.api import (
+    accounts,
     alerts,
+    audit,
     captures,
     deliveries,
     devices,
@@ -43,5 +45,7 @@ for _noun in (
     support,
     probe,
     alerts,
+    accounts,
+    audit,
 ):
     router.include_router(_noun.router)

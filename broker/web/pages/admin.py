@@ -87,6 +87,14 @@ def set_password(
     return _back(who.name, name)
 
 
+@router.post("/admin/sessions/{session_id}/end")
+def end_session(board: TheDashboard, who: TheAdmin, session_id: Id) -> Response:
+    """Sign a browser out, wherever it is."""
+    board.access.accounts.end_session(session_id, by=who.caller)
+    is_mine = who.session is not None and who.session.id == session_id
+    return RedirectResponse("/sign-in" if is_mine else "/admin#sessions", status_code=303)
+
+
 @router.post("/admin/tokens")
 def issue_token(
     request: Request, board: TheDashboard, pages: ThePages, who: TheAdmin, fields: Fields
@@ -219,6 +227,7 @@ def _page(
         status_code=error.http_status if error else 200,
         accounts=board.access.reports.accounts(),
         tokens=board.access.reports.api_tokens(),
+        sessions=board.access.sign_in.open_sessions(),
         roles=[role.value for role in Role],
         problem=str(error) if error else "",
         at=at,
