@@ -196,6 +196,19 @@ class RunningBroker:
         assert status == 200, body
         return json.loads(body)
 
+    def search(self, noun, text):
+        """Answer what a list of the JSON API holds of a patient, accession number or UID: asked in a body, never a URL."""
+        self.sign_in()
+        page = self._get("/account")[2]
+        headers = {
+            "Content-Type": "application/json",
+            "Cookie": self.cookie,
+            "X-CSRF-Token": re.search(rb'name="csrf" value="([^"]+)"', page)[1].decode(),
+        }
+        status, _, body = self._ask("POST", f"/api/{noun}/search", json.dumps({"q": text}), headers)
+        assert status == 200, body
+        return json.loads(body)
+
     def pids(self, role):
         """Answer the processes of a role from the heartbeats."""
         import psutil

@@ -151,7 +151,7 @@ def stored_files(broker):
 
 
 def instances(broker, study):
-    return sum(row["instances"] for row in broker.api(f"studies?q={study}"))
+    return sum(row["instances"] for row in broker.search("studies", study))
 
 
 def test_an_order_whose_acknowledgement_was_lost_is_acknowledged_and_taken_once(broker, arm):
@@ -162,7 +162,7 @@ def test_an_order_whose_acknowledgement_was_lost_is_acknowledged_and_taken_once(
     assert send_again(broker.hl7, message) == "AA"
 
     assert len(findscu(broker.dicom, "0008,0050=K1")) == 1
-    assert len(broker.api("orders?q=K1")) == 1
+    assert len(broker.search("orders", "K1")) == 1
 
 
 def test_an_image_whose_receiver_died_before_its_row_is_not_acknowledged_and_its_file_is_swept(
@@ -229,7 +229,7 @@ def test_a_report_whose_answer_was_lost_is_kept_and_the_scanner_is_told_so(broke
     answered = wait_until(lambda: report(broker, uid, end, create=False), what="an answer")
     assert answered == 0x0110, "N-SET of what is final"
 
-    (row,) = broker.api("worklist?q=K2")
+    (row,) = broker.search("worklist", "K2")
     assert row["status"] == "COMPLETED"
 
 

@@ -393,7 +393,6 @@ def test_the_overview_is_calm_when_nothing_is_wrong(client, store):
         ("/deliveries?state=DEAD", "/deliveries/1", "/deliveries/2"),
         ("/deliveries?state=dead", "/deliveries/1", "/deliveries/2"),
         ("/deliveries?state=PENDING&destination=archive", "/deliveries/2", "/deliveries/1"),
-        ("/worklist?q=HAYDN2", "HAYDN2", "HAYDN1"),
         ("/orders?incomplete=true", "HAYDN2", "HAYDN1"),
         ("/messages?outcome=refused", "PID-3.1", "M3"),
         ("/images?state=UNROUTED", "1.2.826.0.1.9", f'title="{STUDY}"'),

@@ -54,7 +54,7 @@ def without_lengths(path):
 
 
 def study(broker, uid):
-    return next((row for row in broker.api(f"studies?q={uid}")), None)
+    return next((row for row in broker.search("studies", uid)), None)
 
 
 @pytest.fixture(scope="module")

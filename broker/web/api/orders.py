@@ -6,30 +6,60 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
 
 from broker.web.access import TheViewer
-from broker.web.api.reading import ApiPage, rows
+from broker.web.api.reading import ApiPage, Limit, Offset, rows
 from broker.web.pages import Id, Text, TheDashboard
+from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
 from broker.workflow.entries import Asked, asked_like, values_of
+from broker.workflow.reports_port import Page
 
 router = APIRouter()
+
+
+class OrderSearch(BaseModel):
+    """Which orders of a patient, or with an accession, placer or filler number."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: Sought
+    status: Chosen = ""
+    incomplete: bool = False
+    limit: Limit = 50
+    offset: Offset = 0
 
 
 @router.get("/api/orders")
 def orders(
     board: TheDashboard,
     _: TheViewer,
+    _plain: NothingSoughtByUrl,
     seen: TheViewing,
     page: ApiPage,
     *,
     incomplete: bool = False,
     status: Text = "",
-    q: Text = "",
 ) -> list[dict[str, Any]]:
     """List orders."""
-    lines = board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page)
-    seen.listed(lines, searched=q)
+    lines = board.reports.orders(status=status or None, incomplete=incomplete, page=page)
+    seen.listed(lines)
+    return rows(lines)
+
+
+@router.post("/api/orders/search")
+def search_orders(
+    board: TheDashboard, _: TheViewer, seen: TheViewing, wanted: OrderSearch
+) -> list[dict[str, Any]]:
+    """List the orders of a patient (part of the name or id), or with an accession, placer or filler number."""
+    lines = board.reports.orders(
+        status=wanted.status or None,
+        incomplete=wanted.incomplete,
+        text=wanted.q or None,
+        page=Page(wanted.limit, wanted.offset),
+    )
+    seen.listed(lines, searched=wanted.q)
     return rows(lines)
 
 

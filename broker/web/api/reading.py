@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
+from pydantic import Field
 
 from broker.workflow.reports_port import MAX_PAGE, Page
 
@@ -17,6 +18,9 @@ def _page(
     return Page(limit=limit, offset=offset)
 
 
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+Offset = Annotated[int, Field(ge=0)]
+"""Which rows, in the body of a search."""
 ApiPage = Annotated[Page, Depends(_page)]
 
 

@@ -12,6 +12,7 @@ from broker.web.rendering import Pages
 from broker.workflow.reports_port import Page
 
 ROWS = 50
+MAX_PAGES = 10_000
 
 
 def dashboard(request: Request) -> Dashboard:
@@ -26,7 +27,7 @@ def pages(request: Request) -> Pages:
     return value
 
 
-def page_of(page: Annotated[int, Query(ge=1, le=10_000)] = 1) -> Page:
+def page_of(page: Annotated[int, Query(ge=1, le=MAX_PAGES)] = 1) -> Page:
     """Read `?page=`; one row more than shown says whether there is a next page."""
     return Page(limit=ROWS + 1, offset=(page - 1) * ROWS)
 

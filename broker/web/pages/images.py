@@ -10,7 +10,10 @@ from fastapi import APIRouter, Request, Response
 from broker.errors import NotFound
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Name, Text, TheDashboard, ThePage, ThePages
-from broker.web.viewing import TheViewing
+from broker.web.ports import Dashboard
+from broker.web.rendering import Pages
+from broker.web.searching import NothingSoughtByUrl, TheSearch
+from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.reports_port import Page
 from broker.workflow.whereabouts import whereabouts
@@ -24,15 +27,31 @@ def images(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    _plain: NothingSoughtByUrl,
     seen: TheViewing,
     page: ThePage,
     state: Text = "",
-    q: Text = "",
 ) -> Response:
     """List studies, newest first."""
-    lines = board.reports.studies(state=state or None, text=q or None, page=page)
-    seen.listed(lines[:ROWS], searched=q)
-    filters = {"state": state, "q": q}
+    return _list(request, board, pages, seen, {"state": state, "q": ""}, page)
+
+
+@router.post("/images")
+def search(
+    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, seen: TheViewing, form: TheSearch
+) -> Response:
+    """List the studies of a patient, or with an accession number or UID."""
+    if not form.text:
+        return form.without_search("/images", "state")
+    filters = {"state": form.field("state"), "q": form.text}
+    return _list(request, board, pages, seen, filters, form.page())
+
+
+def _list(
+    request: Request, board: Dashboard, pages: Pages, seen: Viewing, filters: dict[str, str], page: Page
+) -> Response:
+    lines = board.reports.studies(state=filters["state"] or None, text=filters["q"] or None, page=page)
+    seen.listed(lines[:ROWS], searched=filters["q"])
     return pages.render(
         request,
         "images.html",

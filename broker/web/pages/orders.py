@@ -8,8 +8,12 @@ from fastapi import APIRouter, Query, Request, Response
 
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePage, ThePages
-from broker.web.viewing import TheViewing
+from broker.web.ports import Dashboard
+from broker.web.rendering import Pages
+from broker.web.searching import NothingSoughtByUrl, TheSearch
+from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.entries import Asked, asked_like, values_of
+from broker.workflow.reports_port import Page
 
 router = APIRouter()
 
@@ -20,17 +24,40 @@ def orders(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    _plain: NothingSoughtByUrl,
     seen: TheViewing,
     page: ThePage,
     *,
     incomplete: bool = False,
     status: Text = "",
-    q: Text = "",
 ) -> Response:
     """List orders, newest change first."""
-    lines = board.reports.orders(status=status or None, incomplete=incomplete, text=q or None, page=page)
-    seen.listed(lines[:ROWS], searched=q)
-    filters = {"incomplete": "true" if incomplete else "", "status": status, "q": q}
+    filters = {"incomplete": "true" if incomplete else "", "status": status, "q": ""}
+    return _list(request, board, pages, seen, filters, page)
+
+
+@router.post("/orders")
+def search(
+    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, seen: TheViewing, form: TheSearch
+) -> Response:
+    """List the orders of a patient, or with an accession number."""
+    if not form.text:
+        return form.without_search("/orders", "incomplete", "status")
+    incomplete = "true" if form.field("incomplete") == "true" else ""
+    filters = {"incomplete": incomplete, "status": form.field("status"), "q": form.text}
+    return _list(request, board, pages, seen, filters, form.page())
+
+
+def _list(
+    request: Request, board: Dashboard, pages: Pages, seen: Viewing, filters: dict[str, str], page: Page
+) -> Response:
+    lines = board.reports.orders(
+        status=filters["status"] or None,
+        incomplete=bool(filters["incomplete"]),
+        text=filters["q"] or None,
+        page=page,
+    )
+    seen.listed(lines[:ROWS], searched=filters["q"])
     return pages.render(
         request,
         "orders.html",

@@ -13,7 +13,9 @@ from broker.errors import InvalidValue
 from broker.web.access import TheViewer
 from broker.web.pages import ROWS, Text, TheDashboard, ThePages
 from broker.web.ports import Dashboard
-from broker.web.viewing import TheViewing
+from broker.web.rendering import Pages
+from broker.web.searching import NothingSoughtByUrl, TheSearch
+from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.reports_port import WorklistLine
 from broker.workflow.worklist_board import BoardFilters, by_station, is_overdue, is_urgent
 
@@ -30,6 +32,7 @@ def worklist(
     board: TheDashboard,
     pages: ThePages,
     _: TheViewer,
+    _plain: NothingSoughtByUrl,
     seen: TheViewing,
     *,
     after: After = None,
@@ -37,20 +40,48 @@ def worklist(
     modality: Text = "",
     station: Text = "",
     status: Text = "",
-    q: Text = "",
 ) -> Response:
     """List steps; without any filter today's. Filters live in the URL, so that a view can be sent to a colleague."""
-    if not (date or modality or station or status or q):
+    if not (date or modality or station or status):
         date = board.clock.local_now().strftime("%Y-%m-%d")
-    day = _day(date)
+    filters = {"date": date, "modality": modality, "station": station, "status": status, "q": ""}
+    return _list(request, board, pages, seen, filters, after)
+
+
+@router.post("/worklist")
+def search(
+    request: Request, board: TheDashboard, pages: ThePages, _: TheViewer, seen: TheViewing, form: TheSearch
+) -> Response:
+    """List the steps of a patient, or with an accession number; without a day those of all days."""
+    names = ("date", "modality", "station", "status")
+    if not form.text:
+        return form.without_search("/worklist", *names)
+    filters = {name: form.field(name) for name in names} | {"q": form.text}
+    return _list(request, board, pages, seen, filters, form.number("after"))
+
+
+def _list(
+    request: Request,
+    board: Dashboard,
+    pages: Pages,
+    seen: Viewing,
+    filters: dict[str, str],
+    after: int | None,
+) -> Response:
+    day = _day(filters["date"])
     lines = board.reports.board(
-        BoardFilters(day.strftime("%Y%m%d") if day else "", modality, station, status, q),
+        BoardFilters(
+            day.strftime("%Y%m%d") if day else "",
+            filters["modality"],
+            filters["station"],
+            filters["status"],
+            filters["q"],
+        ),
         after=after,
         limit=ROWS + 1,
     )
     shown = lines[:ROWS]
-    seen.listed(shown, searched=q)
-    filters = {"date": date, "modality": modality, "station": station, "status": status, "q": q}
+    seen.listed(shown, searched=filters["q"])
     return pages.render(
         request,
         "worklist.html",
