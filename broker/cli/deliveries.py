@@ -19,6 +19,7 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.cli.viewing import listed
 from broker.domain.causes import BY_NAME
 from broker.domain.delivery import DeliveryState
 from broker.domain.wording import counted, sized, words
@@ -49,6 +50,7 @@ def list_(
         rows = broker.reports.deliveries(
             state=state, destination=destination, study_instance_uid=study, page=Page(limit=limit)
         )
+        listed(broker, rows, command="deliveries list")
     show(
         rows,
         as_json=as_json,

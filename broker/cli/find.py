@@ -18,6 +18,8 @@ from broker.cli.context import (
     plain,
     show,
 )
+from broker.cli.users import caller
+from broker.workflow.shown import shown_by
 
 _COLUMNS = {
     "orders": ["order_id", "accession_number", "patient_name", "patient_id", "procedure", "status"],
@@ -44,6 +46,9 @@ def find(
     wanted = sys.stdin.readline() if text == "-" else text
     with open_cli(config, data_dir) as broker:
         findings = broker.reports.find(wanted)
+        broker.access.audit.viewed(
+            caller(), shown_by(findings.groups), page="broker find", listed=True, searched=wanted.strip()
+        )
     if as_json:
         print(json.dumps(plain(findings), indent=2, ensure_ascii=False))
         return

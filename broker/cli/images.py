@@ -14,6 +14,9 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.cli.viewing import listed, opened
+from broker.domain.events import Subject
+from broker.workflow.audit import Shown
 from broker.workflow.reports_port import Page
 
 app = typer.Typer(name="images", help="Studies received.", no_args_is_help=True)
@@ -31,6 +34,7 @@ def list_(
     """List studies, newest first."""
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.studies(state=state, page=Page(limit=limit))
+        listed(broker, rows, command="images list")
     show(
         rows,
         as_json=as_json,
@@ -57,4 +61,6 @@ def timeline(
     """Say what happened to one study, oldest first."""
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.study_timeline(study_instance_uid)
+        if rows:
+            opened(broker, Shown(Subject.STUDY, None, study_instance_uid), command="images timeline")
     show(rows, as_json=as_json, columns=["at", "what", "actor", "subject", "subject_id", "details"])

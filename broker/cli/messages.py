@@ -16,7 +16,10 @@ from broker.cli.context import (
     open_cli,
     show,
 )
-from broker.workflow.messages_port import MessageFilter
+from broker.cli.viewing import listed, opened
+from broker.domain.events import Subject
+from broker.workflow.audit import Shown
+from broker.workflow.messages_port import MessageFilter, MessageRaw
 
 app = typer.Typer(name="messages", help="HL7 messages received and sent.", no_args_is_help=True)
 
@@ -38,6 +41,7 @@ def list_(
     with open_cli(config, data_dir) as broker:
         wanted = MessageFilter(outcome, sender, kind, control_id)
         rows = broker.reports.messages_in(wanted, before=before, limit=limit)
+        listed(broker, rows, command="messages list")
     show(
         rows,
         as_json=as_json,
@@ -57,7 +61,9 @@ def list_(
 def show_(message_id: int, *, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
     """Print one message as it came, one segment per line, and what we answered."""
     with open_cli(config, data_dir) as broker:
-        raw, answer = broker.reports.message_raw(message_id)
+        found = broker.reports.message(message_id)
+        opened(broker, _message(found), command="messages show")
+        raw, answer = found.raw, found.answer
     print(raw.decode("utf-8", "backslashreplace").replace("\r", "\n"))
     if answer:
         print(answer.decode("utf-8", "backslashreplace").replace("\r", "\n"))
@@ -78,6 +84,7 @@ def sent(
     with open_cli(config, data_dir) as broker:
         wanted = MessageFilter(state, destination)
         rows = broker.reports.messages_out(wanted, before=before, limit=limit)
+        listed(broker, rows, command="messages sent")
     columns = ["delivery", "created_at", "destination", "state", "attempt", "reason", "order_id"]
     show(rows, as_json=as_json, columns=columns)
 
@@ -94,9 +101,15 @@ def explain(
     from broker.insight import BrokerInsight
 
     with open_cli(config, data_dir) as broker:
-        again = BrokerInsight(broker).read_again(broker.reports.message(message_id).raw)
+        found = broker.reports.message(message_id)
+        opened(broker, _message(found), command="messages explain")
+        again = BrokerInsight(broker).read_again(found.raw)
     if not as_json and again.ignored:
         print(f"{again.ignored} asks for nothing here.")
     for problem in () if as_json else again.problems:
         print(f"{problem['place']}: {problem['text']}")
     show(again.values, as_json=as_json, columns=["level", "keyword", "value", "source"])
+
+
+def _message(found: MessageRaw) -> Shown:
+    return Shown(Subject.MESSAGE, found.line.message_id, None, found.line.order_id)

@@ -14,6 +14,9 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.cli.viewing import listed, opened
+from broker.domain.events import Subject
+from broker.workflow.audit import Shown
 from broker.workflow.reports_port import Page
 
 app = typer.Typer(name="orders", help="Imaging orders.", no_args_is_help=True)
@@ -32,6 +35,7 @@ def list_(
     """List orders, newest change first."""
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.orders(status=status, incomplete=incomplete, page=Page(limit=limit))
+        listed(broker, rows, command="orders list")
     show(
         rows,
         as_json=as_json,
@@ -58,4 +62,6 @@ def timeline(
     """Say what happened to one order, oldest first."""
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.order_timeline(order_id)
+        if rows:
+            opened(broker, Shown(Subject.ORDER, order_id, None, order_id), command="orders timeline")
     show(rows, as_json=as_json, columns=["at", "what", "actor", "subject", "subject_id", "details"])

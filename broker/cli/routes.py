@@ -18,6 +18,9 @@ from broker.cli.context import (
     plain,
     show,
 )
+from broker.cli.viewing import listed, opened
+from broker.domain.events import Subject
+from broker.workflow.audit import Shown
 
 if TYPE_CHECKING:
     from broker.workflow.explain import ExplainedRoute
@@ -39,6 +42,8 @@ def explain(
     with open_cli(config, data_dir) as broker:
         is_file = Path(what).is_file()
         verdicts = explain_file(broker, Path(what)) if is_file else explain_study(broker, what)
+        if verdicts and not is_file:
+            opened(broker, Shown(Subject.STUDY, None, what), command="routes explain")
     _tell(verdicts, as_json=as_json)
 
 
@@ -77,6 +82,7 @@ def list_(
             midnight=midnight,
             dead_after_days=days,
         )
+        listed(broker, (line for rule in book.rules for line in rule.last), command="routes list")
         written = {str(route.get("name")): dict(route) for route in broker.loaded.site.routes}
     rows = [
         written.get(rule.name, {}) | plain(rule) | {"last_at": plain(rule.last_at)} for rule in book.rules
@@ -96,4 +102,7 @@ def try_(
     from broker.dashboard import try_study
 
     with open_cli(config, data_dir) as broker:
-        _tell(try_study(broker, study), as_json=as_json)
+        verdicts = try_study(broker, study)
+        if verdicts:
+            opened(broker, Shown(Subject.STUDY, None, study), command="routes try")
+        _tell(verdicts, as_json=as_json)

@@ -17,6 +17,9 @@ from broker.cli.context import (
     open_cli,
     show,
 )
+from broker.cli.viewing import listed, opened
+from broker.domain.events import Subject
+from broker.workflow.audit import Shown
 from broker.workflow.entries import Asked, asked_like
 from broker.workflow.reports_port import Page, WorklistLine
 
@@ -56,6 +59,7 @@ def list_(
             status=status,
             page=Page(limit=limit),
         )
+        listed(broker, rows, command="worklist list")
     show(
         rows,
         as_json=as_json,
@@ -86,6 +90,7 @@ def print_(
         lines: list[WorklistLine] = []
         while page := broker.reports.worklist(date=date, page=Page(limit=500, offset=len(lines))):
             lines.extend(page)
+        listed(broker, lines, command="worklist print")
         site = broker.loaded.site.site.name
     print(f"{site} · worklist of {date or 'all days'} · printed {now:%Y-%m-%d %H:%M} · {len(lines)} steps")
     stations = sorted({station for line in lines for station in line.station_ae_titles or ("no station",)})
@@ -118,6 +123,7 @@ def explain(
 
     with open_cli(config, data_dir) as broker:
         broker.reports.order(order_id)
+        opened(broker, Shown(Subject.ORDER, order_id, None, order_id), command="worklist explain")
         last = broker.reports.last_query(device)
         usual = asked_like(last)
         asked = Asked(

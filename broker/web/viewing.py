@@ -1,8 +1,11 @@
 """Whoever is shown patient data leaves an event, before it is shown.
 
-def order(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> Response:
-line = board.reports.order(order_id)
-seen.opened(order=line.order_id)
+    def order(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> Response:
+        line = board.reports.order(order_id)
+        seen.opened(order=line.order_id)
+
+Patient data is whatever is of one patient: names, ids, dates, numbers and UIDs of their orders and images, and texts of
+peers about them. A page that renews itself shows the same again: that is one view for as long as `Audit` says.
 """
 
 from __future__ import annotations
@@ -17,9 +20,8 @@ from broker.web.access import Who
 from broker.web.ports import Dashboard
 from broker.workflow.audit import Shown
 from broker.workflow.find_port import Found
-from broker.workflow.reports_port import MessageLine, OrderLine, StudyLine, WorklistLine
-
-Line = OrderLine | WorklistLine | StudyLine | MessageLine
+from broker.workflow.selection import Selection
+from broker.workflow.shown import Line, shown_by, shown_in
 
 
 class Viewing:
@@ -48,29 +50,23 @@ class Viewing:
         self._write([shown], listed=False, searched="")
 
     def listed(self, lines: Iterable[Line], *, searched: str = "") -> None:
-        """Somebody was shown rows that name patients, perhaps because they searched for a text."""
-        self._write([_of_line(line) for line in lines], listed=True, searched=searched)
+        """Somebody was shown rows that are of patients, perhaps because they searched for a text."""
+        self._write(shown_in(lines), listed=True, searched=searched)
+
+    def selected(self, selections: Iterable[Selection]) -> None:
+        """Somebody was shown which deliveries were meant; a selection may name a study."""
+        studies = dict.fromkeys(one.study_instance_uid for one in selections if one.study_instance_uid)
+        self._write([Shown(Subject.STUDY, None, study) for study in studies], listed=True, searched="")
 
     def found(self, groups: Iterable[Found], *, searched: str) -> None:
         """Somebody searched everything."""
-        lines: list[Line] = []
-        for group in groups:
-            lines += [*group.orders, *group.studies, *group.messages]
-        self.listed(lines, searched=searched)
+        self._write(shown_by(groups), listed=True, searched=searched)
 
     def _write(self, shown: list[Shown], *, listed: bool, searched: str) -> None:
         who: Who = self._request.state.who
         board: Dashboard = self._request.app.state.dashboard
         page: str = self._request.scope["route"].path
         board.access.audit.viewed(who.caller, shown, page=page, listed=listed, searched=searched)
-
-
-def _of_line(line: Line) -> Shown:
-    if isinstance(line, StudyLine):
-        return Shown(Subject.STUDY, None, line.study_instance_uid, line.order_id)
-    if isinstance(line, MessageLine):
-        return Shown(Subject.MESSAGE, line.message_id, None, line.order_id)
-    return Shown(Subject.ORDER, line.order_id, None, line.order_id)
 
 
 def viewing(request: Request) -> Viewing:

@@ -16,7 +16,6 @@ from broker.workflow.ports import Clock, UnitsOfWork
 OPENED_AGAIN = timedelta(minutes=1)
 LISTED_AGAIN = timedelta(minutes=10)
 """Within these the same person's look at the same object is one view: pages renew themselves."""
-MAX_SHOWN = 500
 _MAX_REMEMBERED = 50_000
 
 
@@ -37,7 +36,7 @@ class Audit:
         self._units_of_work = units_of_work
         self._clock = clock
         self._lock = threading.Lock()
-        self._recent: OrderedDict[tuple[str, str, Shown | str], datetime] = OrderedDict()
+        self._recent: OrderedDict[tuple[object, ...], datetime] = OrderedDict()
 
     def viewed(
         self, by: Caller, shown: Iterable[Shown], *, page: str, listed: bool = False, searched: str = ""
@@ -48,9 +47,10 @@ class Audit:
         """
         now = self._clock.now()
         window = LISTED_AGAIN if listed else OPENED_AGAIN
-        objects = list(dict.fromkeys(shown))[:MAX_SHOWN]
-        news = [item for item in objects if self._is_new((by.name, by.address, item), now, window)]
-        asks = bool(searched) and self._is_new((by.name, by.address, searched), now, OPENED_AGAIN)
+        who = (by.name, by.address)
+        # A row of a list tells less than the object's own page: who goes on from one to the other has looked twice.
+        news = [item for item in dict.fromkeys(shown) if self._is_new((*who, item, listed), now, window)]
+        asks = bool(searched) and self._is_new((*who, searched), now, OPENED_AGAIN)
         if not news and not asks:
             return
         try:
@@ -58,8 +58,8 @@ class Audit:
         except BaseException:
             with self._lock:
                 for item in news:
-                    self._recent.pop((by.name, by.address, item), None)
-                self._recent.pop((by.name, by.address, searched), None)
+                    self._recent.pop((*who, item, listed), None)
+                self._recent.pop((*who, searched), None)
             raise
 
     def downloaded(self, by: Caller, question: AuditQuestion, *, events: int) -> None:
@@ -115,7 +115,7 @@ class Audit:
                 )
             uow.commit()
 
-    def _is_new(self, key: tuple[str, str, Shown | str], now: datetime, window: timedelta) -> bool:
+    def _is_new(self, key: tuple[object, ...], now: datetime, window: timedelta) -> bool:
         with self._lock:
             before = self._recent.get(key)
             if before is not None and now - before < window:

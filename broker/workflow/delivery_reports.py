@@ -108,6 +108,7 @@ class AttemptLine:
     sent: int | None = None
     wire: tuple[str, ...] = ()
     """Statuses the peer answered, with their number."""
+    study_instance_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

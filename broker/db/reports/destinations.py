@@ -190,4 +190,5 @@ def _attempt(row: Any) -> AttemptLine:
         duration_s=float(duration) if isinstance(duration, int | float) else None,
         sent=sent if isinstance(sent, int) else None,
         wire=tuple(str(part) for part in wire) if isinstance(wire, list) else (),
+        study_instance_uid=row["study_instance_uid"],
     )

@@ -22,6 +22,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 def messages(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     outcome: Text = "",
     sender: Text = "",
     kind: Kind = "",
@@ -32,13 +33,16 @@ def messages(
 ) -> list[dict[str, Any]]:
     """List HL7 messages received, newest first; `q` is a control id, `before` the last message_id of the page before."""
     wanted = filter_of(board, outcome=outcome, sender=sender, message_type=kind, day=day, control_id=q)
-    return rows(board.reports.messages_in(wanted, before=before, limit=limit))
+    lines = board.reports.messages_in(wanted, before=before, limit=limit)
+    seen.listed(lines)
+    return rows(lines)
 
 
 @router.get("/api/messages/sent")
 def sent_messages(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     state: Text = "",
     destination: Text = "",
     day: Day = "",
@@ -47,7 +51,9 @@ def sent_messages(
 ) -> list[dict[str, Any]]:
     """List HL7 messages sent, newest first; `before` is the last delivery of the page before."""
     wanted = filter_of(board, outcome=state, sender=destination, message_type="", day=day, control_id="")
-    return rows(board.reports.messages_out(wanted, before=before, limit=limit))
+    lines = board.reports.messages_out(wanted, before=before, limit=limit)
+    seen.listed(lines)
+    return rows(lines)
 
 
 @router.get("/api/messages/{message_id}")

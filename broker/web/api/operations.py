@@ -14,6 +14,7 @@ from broker.web.access import TheOperator, TheViewer, Who
 from broker.web.delivery_filters import DeliveryFilters
 from broker.web.pages import Id, Name, TheDashboard
 from broker.web.ports import Dashboard
+from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.bulk import Wanted
 from broker.workflow.holds import Hold
 from broker.workflow.idempotency import RequestKey, request_key
@@ -62,45 +63,54 @@ def key_of(value: str | None, asked: str, who: Who) -> RequestKey | None:
 
 
 @router.post("/api/deliveries/preview")
-def preview(board: TheDashboard, many: ManyDeliveries, who: TheOperator) -> dict[str, Any]:
+def preview(board: TheDashboard, many: ManyDeliveries, who: TheOperator, seen: TheViewing) -> dict[str, Any]:
     """Tell what an act on many would come to; nothing happens."""
     told = board.actions.preview(_wanted(board, many, who))
+    seen.selected([told.selection])
     return {**asdict(told), "selection": told.selection.stored()}
 
 
 @router.post("/api/operations", status_code=202)
 def start(
-    board: TheDashboard, many: ManyDeliveries, response: Response, who: TheOperator, key: TheKey = None
+    board: TheDashboard,
+    many: ManyDeliveries,
+    response: Response,
+    who: TheOperator,
+    seen: TheViewing,
+    key: TheKey = None,
 ) -> dict[str, Any]:
     """Begin an act on many; it is worked off behind this answer."""
     wanted = _wanted(board, many, who, key=key_of(key, f"operations {many.model_dump_json()}", who))
     operation = board.actions.start(wanted)
     response.headers["Location"] = f"/api/operations/{operation}"
-    return _told(board.reports.operation(operation))
+    return _told(board, seen, operation)
 
 
 @router.get("/api/operations")
 def operations(
     board: TheDashboard,
     _: TheViewer,
+    seen: TheViewing,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> list[dict[str, Any]]:
     """List acts on many, newest first; `before` is the id of the last one seen."""
-    return [_told(line) for line in board.reports.operations(before=before, limit=limit)]
+    lines = board.reports.operations(before=before, limit=limit)
+    seen.selected(line.selection for line in lines)
+    return [_line_of(line) for line in lines]
 
 
 @router.get("/api/operations/{operation_id}")
-def operation(board: TheDashboard, _: TheViewer, operation_id: Id) -> dict[str, Any]:
+def operation(board: TheDashboard, _: TheViewer, seen: TheViewing, operation_id: Id) -> dict[str, Any]:
     """Answer how far an act on many is."""
-    return _told(board.reports.operation(operation_id))
+    return _told(board, seen, operation_id)
 
 
 @router.post("/api/operations/{operation_id}/stop")
-def stop(board: TheDashboard, operation_id: Id, who: TheOperator) -> dict[str, Any]:
+def stop(board: TheDashboard, operation_id: Id, who: TheOperator, seen: TheViewing) -> dict[str, Any]:
     """Do no more of it; what is done stays done."""
     board.actions.stop(operation_id, actor=who.name)
-    return _told(board.reports.operation(operation_id))
+    return _told(board, seen, operation_id)
 
 
 @router.post("/api/destinations/{name}/pause")
@@ -156,7 +166,13 @@ def _hold(board: Dashboard, hold: HoldRequest | None, key: RequestKey | None, wh
     return Hold(who.name, hold.reason.strip(), until, key=key)
 
 
-def _told(operation: BulkOperation) -> dict[str, Any]:
+def _told(board: Dashboard, seen: Viewing, operation_id: int) -> dict[str, Any]:
+    line = board.reports.operation(operation_id)
+    seen.selected([line.selection])
+    return _line_of(line)
+
+
+def _line_of(operation: BulkOperation) -> dict[str, Any]:
     return {
         **asdict(operation),
         "selection": operation.selection.stored(),

@@ -6,24 +6,26 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from broker.domain.events import Subject
 from broker.web.access import TheViewer
 from broker.web.api.reading import rows
 from broker.web.pages import Name, TheDashboard
 from broker.web.pages.routes import Days, rulebook
-from broker.workflow.audit import Shown
+from broker.web.viewing import TheViewing
 from broker.workflow.rulebook import DEAD_AFTER_DAYS
 
 router = APIRouter()
 
 
 @router.get("/api/routes")
-def routes(_: TheViewer, board: TheDashboard, days: Days = DEAD_AFTER_DAYS) -> dict[str, Any]:
+def routes(
+    _: TheViewer, board: TheDashboard, seen: TheViewing, days: Days = DEAD_AFTER_DAYS
+) -> dict[str, Any]:
     """Answer the rules in force, in their order, and which way today's images took.
 
     A rule is `dead` when it has sent nothing for `days` days.
     """
     book = rulebook(board, days)
+    seen.listed(line for rule in book.rules for line in rule.last)
     traffic = book.traffic
     return {
         "rules": rows(book.rules),
@@ -40,10 +42,11 @@ def routes(_: TheViewer, board: TheDashboard, days: Days = DEAD_AFTER_DAYS) -> d
 
 
 @router.get("/api/studies/{study_instance_uid}/routes/now")
-def study_routes_now(who: TheViewer, board: TheDashboard, study_instance_uid: Name) -> list[dict[str, Any]]:
+def study_routes_now(
+    _: TheViewer, board: TheDashboard, seen: TheViewing, study_instance_uid: Name
+) -> list[dict[str, Any]]:
     """Answer what the rules in force would decide about what has come of a study; nothing is changed."""
     tried = board.try_study(study_instance_uid)
     if tried:
-        shown = [Shown(Subject.STUDY, study_instance_uid=study_instance_uid)]
-        board.access.audit.viewed(who.caller, shown, page="/api/studies/routes")
+        seen.opened(study=study_instance_uid)
     return rows(tried)

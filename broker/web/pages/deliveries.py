@@ -26,6 +26,7 @@ ITEM_ROWS = 100
 def deliveries(
     request: Request,
     _: TheViewer,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     filters: TheFilters,
@@ -44,6 +45,7 @@ def deliveries(
         lines = ()
     more = len(lines) > ROWS
     shown = list(lines[-ROWS:] if after is not None else lines[:ROWS])
+    seen.listed(shown)
     is_about_dead = selection.state in (None, DeliveryState.DEAD) and not problem
     return pages.render(
         request,

@@ -16,6 +16,7 @@ from broker.web.access import TheOperator, TheViewer
 from broker.web.delivery_filters import instant
 from broker.web.pages import Name, TheDashboard, ThePages
 from broker.web.ports import Dashboard
+from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.delivery_reports import CheckLine, RateBin
 from broker.workflow.holds import Hold
 from broker.workflow.selection import Selection
@@ -35,9 +36,11 @@ def destinations(request: Request, _: TheViewer, board: TheDashboard, pages: The
 
 
 @router.get("/destinations/{name}")
-def destination(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, name: Name) -> Response:
+def destination(
+    request: Request, _: TheViewer, seen: TheViewing, board: TheDashboard, pages: ThePages, name: Name
+) -> Response:
     """Show one destination."""
-    return pages.render(request, "destination.html", **_values(board, name))
+    return pages.render(request, "destination.html", **_values(board, name, seen))
 
 
 @router.get("/destinations/{name}/test", include_in_schema=False)
@@ -58,18 +61,30 @@ def test(board: TheDashboard, name: Name, who: TheOperator) -> Response:
 
 @router.post("/destinations/{name}/pause")
 def pause(
-    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: TheOperator, fields: Fields
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    name: Name,
+    _: TheOperator,
+    seen: TheViewing,
+    fields: Fields,
 ) -> Response:
     """Stop sending; what is on its way arrives, what comes waits."""
-    return _hold(request, board, pages, name, fields, act="pause")
+    return _hold(request, board, pages, seen, name, fields, act="pause")
 
 
 @router.post("/destinations/{name}/drain")
 def drain(
-    request: Request, board: TheDashboard, pages: ThePages, name: Name, _: TheOperator, fields: Fields
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    name: Name,
+    _: TheOperator,
+    seen: TheViewing,
+    fields: Fields,
 ) -> Response:
     """Send what waits, hold what comes."""
-    return _hold(request, board, pages, name, fields, act="drain")
+    return _hold(request, board, pages, seen, name, fields, act="drain")
 
 
 @router.post("/destinations/{name}/resume")
@@ -89,7 +104,14 @@ def is_running(board: Dashboard, check: CheckLine | None) -> bool:
 
 
 def _hold(
-    request: Request, board: Dashboard, pages: ThePages, name: str, fields: dict[str, str], *, act: str
+    request: Request,
+    board: Dashboard,
+    pages: ThePages,
+    seen: Viewing,
+    name: str,
+    fields: dict[str, str],
+    *,
+    act: str,
 ) -> Response:
     reason, until = fields.get("reason", "").replace("\x00", "").strip(), fields.get("until", "").strip()
     try:
@@ -106,24 +128,26 @@ def _hold(
             if error.field is None or str(error).startswith(error.field)
             else f"{error.field}: {error}"
         )
-        values = _values(board, name) | {"problem": said, "reason": reason[:MAX_REASON], "until": until}
+        values = _values(board, name, seen) | {"problem": said, "reason": reason[:MAX_REASON], "until": until}
         return pages.render(request, "destination.html", status_code=422, **values)
     return _back_to(name)
 
 
-def _values(board: Dashboard, name: str) -> dict[str, Any]:
+def _values(board: Dashboard, name: str, seen: Viewing) -> dict[str, Any]:
     now = board.clock.now()
     lines = {line.destination: line for line in board.reports.destinations(now=now)}
     if name not in lines:
         raise NotFound("There is no such destination.")
     since = _since(now)
     check = board.reports.last_check(name)
+    conversation = board.reports.conversation(name)
+    seen.listed(conversation)  # what a peer answered may name the patient
     return {
         "line": lines[name],
         "facts": board.destination(name),
         "bins": bins(board.reports.rate(name, since=since, bin_s=BIN_S), since=since),
         "failures": board.reports.failures(name, since=now - timedelta(days=1)),
-        "conversation": board.reports.conversation(name),
+        "conversation": conversation,
         "groups": board.reports.causes(Selection(destination=name)),
         "speed": board.reports.speed(name),
         "check": check,

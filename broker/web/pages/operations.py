@@ -15,6 +15,7 @@ from broker.web.access import TheOperator, TheViewer
 from broker.web.delivery_filters import DeliveryFilters, TheFilters, filters_in
 from broker.web.pages import Id, Text, TheDashboard, ThePages
 from broker.web.ports import Dashboard
+from broker.web.viewing import TheViewing
 from broker.workflow.bulk import Wanted
 from broker.workflow.operations import Act, takes_kind
 from broker.workflow.ports import BulkOperation, BulkState
@@ -54,6 +55,7 @@ class Reverse:
 def review(
     request: Request,
     _: TheOperator,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     filters: TheFilters,
@@ -63,6 +65,8 @@ def review(
     priority: Text = "",
 ) -> Response:
     """Say exactly what would happen; nothing has happened yet."""
+    if filters.study:
+        seen.opened(study=filters.study)
     if which == "ticked" and not filters.ids:
         return _show(request, pages, board, filters, do, to, priority, problem="No delivery is ticked.")
     chosen = filters if which == "ticked" else _without_ids(filters) if which == "all" else filters
@@ -125,10 +129,12 @@ def operations(
 
 @router.get("/operations/{operation_id}")
 def operation(
-    request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, operation_id: Id
+    request: Request, _: TheViewer, seen: TheViewing, board: TheDashboard, pages: ThePages, operation_id: Id
 ) -> Response:
     """Show one: how far it is, what was left alone and why, and the way back."""
-    return pages.render(request, "operation.html", **_values(board, operation_id))
+    values = _values(board, operation_id)
+    seen.selected([values["line"].selection])
+    return pages.render(request, "operation.html", **values)
 
 
 @router.get("/operations/{operation_id}/live", include_in_schema=False)

@@ -6,12 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from broker.domain.events import Subject
 from broker.web.access import TheViewer
 from broker.web.pages import Text, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.rule_picture import picture_of
-from broker.workflow.audit import Shown
+from broker.web.viewing import TheViewing
 from broker.workflow.rulebook import DEAD_AFTER_DAYS, Rulebook, read_rulebook
 
 router = APIRouter()
@@ -29,7 +28,8 @@ def rulebook(board: Dashboard, days: int) -> Rulebook:
 @router.get("/routes")
 def routes(
     request: Request,
-    who: TheViewer,
+    _: TheViewer,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     days: Days = DEAD_AFTER_DAYS,
@@ -40,9 +40,8 @@ def routes(
     book = rulebook(board, days)
     tried = board.try_study(study) if study else None
     if tried:
-        board.access.audit.viewed(
-            who.caller, [Shown(Subject.STUDY, study_instance_uid=study)], page="/routes"
-        )
+        seen.opened(study=study)
+    seen.listed(line for rule in book.rules for line in rule.last)
     return pages.render(
         request,
         "routes.html",
