@@ -6,11 +6,12 @@ from sqlalchemy import ColumnElement
 
 from broker.db.delivery_states import listed_by, listed_in_state, narrowed
 from broker.db.schema import DELIVERY
+from broker.db.synthetic import of_patients
 from broker.workflow.selection import Selection
 
 
 def selected(selection: Selection) -> list[ColumnElement[bool]]:
-    """Answer the conditions of a selection."""
+    """Answer the conditions of a selection; deliveries of synthetic exams fit none."""
     conditions = [
         column == value
         for column, value in (
@@ -36,4 +37,5 @@ def selected(selection: Selection) -> list[ColumnElement[bool]]:
         conditions.append(DELIVERY.c.id.in_(selection.ids))
     if selection.up_to is not None:
         conditions.append(listed_by(selection.state) <= selection.up_to)
+    conditions.append(of_patients(DELIVERY.c.study_instance_uid))
     return conditions

@@ -4,19 +4,21 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from broker.db.reports import SqlReports
-from broker.db.schema import DELIVERY, INSTANCE, METADATA, STEP
+from broker.db.schema import DELIVERY, INSTANCE, METADATA, ORDER, PATIENT, STEP
 from broker.db.worklist_query import SqlWorklistReader
 from broker.domain.delivery import DeliveryState
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.domain.matching import WorklistQuery
 from broker.domain.steps import StepStatus
+from broker.workflow.ports import InstanceState, MessageOutcome
 from broker.workflow.probe_port import PROBE, Hop, ProbeRun
 from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, route
+from broker.workflow.selection import Selection
 from broker.workflow.worklist import Worklist
-from tests.builders import NOW, a_stored_entry, an_instance
+from tests.builders import NOW, a_delivery, a_message, a_stored_entry, an_instance
 from tests.integration.test_routes_page import ROUTES
 
 STUDY = "2.25.777"
@@ -172,3 +174,42 @@ def test_results_are_kept_and_told_newest_first(engine, store, world):
     assert store(lambda uow: uow.probes.forget(ended_before=NOW + timedelta(days=1))) == 0  # still open
     store(lambda uow: uow.probes.clear(run))
     assert store(lambda uow: uow.probes.forget(ended_before=NOW + timedelta(days=1))) == 1
+
+
+def test_find_badges_and_bulk_operations_know_patients_only(engine, store, world):
+    run, ours, theirs = world
+
+    def more(uow):
+        told = {"study_instance_uid": STUDY, "patient_id": run.patient_id, "sop_instance_uid": "2.25.7"}
+        (instance,) = uow.instances.add_many([an_instance(7, **told)])
+        uow.instances.decide(instance, InstanceState.UNROUTED, order=None)
+        uow.messages.add(a_message(7, sending_application=PROBE, outcome=MessageOutcome.PARKED))
+        dead = {"state": DeliveryState.DEAD, "cause": "unknown"}
+        uow.deliveries.add(a_delivery(1, study_instance_uid=STUDY, **dead), now=NOW)
+        return uow.deliveries.add(a_delivery(2, study_instance_uid="1.2.826.0.1.2", **dead), now=NOW)
+
+    patient_of(engine, ours.order.id, run.patient_id)
+    of_a_patient = store(more)
+    reports = SqlReports(engine)
+    for text in (run.patient_id, "A1", "P1", "SPS1", STUDY, "HAYDN1", "2.25.7", "M7", PROBE):
+        assert reports.find(text).groups == [], text
+    assert [order.order_id for order in reports.find("HAYDN").groups[0].orders] == [theirs.order.id]
+    needs = reports.needs_person(refused_since=NOW - timedelta(days=1))
+    assert (needs.dead_deliveries, needs.parked_messages, needs.unrouted_studies) == (1, 0, 0)
+    day = reports.day(since=NOW - timedelta(days=1))
+    assert (day.dead_deliveries, day.parked_messages, day.unrouted_studies) == (1, 0, 0)
+    everything = Selection(state=DeliveryState.DEAD)
+    assert [line.id for line in reports.select_deliveries(everything)] == [of_a_patient]
+    assert [cause.deliveries for cause in reports.causes(everything)] == [1]
+    assert [count.deliveries for count in reports.counts(Selection())] == [1]
+    chosen = store(
+        lambda uow: uow.deliveries.select(Selection(), states=[DeliveryState.DEAD], after=0, limit=10)
+    )
+    assert [delivery.id for delivery in chosen] == [of_a_patient], "nobody retries an exam of nobody"
+
+
+def patient_of(engine, order, patient_id):
+    with engine.begin() as connection:
+        patient = select(ORDER.c.patient).where(ORDER.c.id == order).scalar_subquery()
+        connection.execute(update(PATIENT).where(PATIENT.c.id == patient).values(patient_id=patient_id))
+        connection.execute(update(STEP).where(STEP.c.order == order).values(patient_id=patient_id))

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, or_, select, tuple_
 
 from broker.db.reports.reading import Reader, mappings
-from broker.db.reports.synthetic import of_patients
 from broker.db.reports.worklist import WORKLIST_COLUMNS, narrowed, worklist_line
 from broker.db.schema import STEP, STEP_STATION
+from broker.db.synthetic import of_patients
 from broker.workflow.reports_port import MAX_PAGE, WorklistLine
 from broker.workflow.worklist_board import BoardDay, BoardFilters
 

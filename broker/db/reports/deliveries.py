@@ -18,8 +18,8 @@ from broker.db.delivery_states import (
     narrowed,
 )
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged
-from broker.db.reports.synthetic import of_patients
 from broker.db.schema import DELIVERY, DESTINATION
+from broker.db.synthetic import of_patients
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
 from broker.workflow.ports import DestinationHealth
@@ -83,8 +83,7 @@ class DeliveryReports(Reader):
         self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> Sequence[DeliveryLine]:
         """List what a selection means, newest first: those planned before an id, or those just after one."""
-        ours = of_patients(DELIVERY.c.study_instance_uid)
-        statement = _COLUMNS.where(*selected(selection), ours).limit(min(limit, MAX_PAGE + 1))
+        statement = _COLUMNS.where(*selected(selection)).limit(min(limit, MAX_PAGE + 1))
         if after is not None:
             statement = statement.where(DELIVERY.c.id > after).order_by(listed_by(selection.state))
         else:

@@ -34,9 +34,11 @@ from broker.db.schema import (
     STEP_STATION,
     STUDY,
 )
+from broker.db.synthetic import is_a_patient, of_patients
 from broker.domain.names import name_key
 from broker.errors import InvalidValue
 from broker.workflow.find_port import FOUND_COUNTED, FOUND_LIMIT, Findings, Found, FoundGroup
+from broker.workflow.probe_port import PROBE
 
 _MAX_PLACE_CHARACTERS = 400
 _MAX_AE_TITLE_CHARACTERS = 16
@@ -124,7 +126,9 @@ def _exactly(connection: Connection, text: str, group: FoundGroup, place: Sequen
 def _keys(text: str, group: FoundGroup) -> Select[Any]:
     """Select the rows a text names: their place in the order of the group, and what its page is named by."""
     if group is FoundGroup.MESSAGES:
-        return select(MESSAGE.c.id, MESSAGE.c.id.label("page")).where(MESSAGE.c.message_control_id == text)
+        return select(MESSAGE.c.id, MESSAGE.c.id.label("page")).where(
+            MESSAGE.c.message_control_id == text, MESSAGE.c.sending_application != PROBE
+        )
     patients = union(
         select(PATIENT.c.id).where(PATIENT.c.patient_id == text),
         select(PATIENT_ALIAS.c.patient).where(PATIENT_ALIAS.c.value == text),
@@ -138,7 +142,11 @@ def _keys(text: str, group: FoundGroup) -> Select[Any]:
             select(STEP.c.order).where(STEP.c.scheduled_procedure_step_id == text),
             select(PROCEDURE.c.order).where(PROCEDURE.c.study_instance_uid == text),
         )
-        return select(ORDER.c.id, ORDER.c.id.label("page")).where(ORDER.c.id.in_(orders))
+        return (
+            select(ORDER.c.id, ORDER.c.id.label("page"))
+            .join(PATIENT, PATIENT.c.id == ORDER.c.patient)
+            .where(ORDER.c.id.in_(orders), is_a_patient(PATIENT.c.patient_id))
+        )
     studies = union(
         select(STUDY.c.id).where(STUDY.c.study_instance_uid == text),
         select(STUDY.c.id).where(STUDY.c.accession_number == text),
@@ -152,7 +160,9 @@ def _keys(text: str, group: FoundGroup) -> Select[Any]:
             )
         ),
     )
-    return select(STUDY.c.id, STUDY.c.study_instance_uid.label("page")).where(STUDY.c.id.in_(studies))
+    return select(STUDY.c.id, STUDY.c.study_instance_uid.label("page")).where(
+        STUDY.c.id.in_(studies), of_patients(STUDY.c.study_instance_uid)
+    )
 
 
 def _with_lines(connection: Connection, found: Found, pages: Sequence[Any]) -> Found:
@@ -177,7 +187,7 @@ def _devices(connection: Connection, text: str, place: Sequence[Any] | None) -> 
         if title is None:
             break
         after, hops = str(title), hops - 1
-        if after.startswith(text):
+        if after.startswith(text) and after != PROBE:
             titles.append(after)
     shown = titles[:FOUND_LIMIT]
     more = _cursor([shown[-1]]) if len(titles) > FOUND_LIMIT else None
@@ -198,7 +208,7 @@ def _range(connection: Connection, text: str, group: FoundGroup, place: Sequence
         if place and number < place[0]:
             continue
         statement = select(STEP.c.order, STEP.c.id, column.label("value")).where(
-            _begins(column, prefix, is_postgresql=is_postgresql)
+            _begins(column, prefix, is_postgresql=is_postgresql), of_patients(STEP.c.study_instance_uid)
         )
         if group is not FoundGroup.NAMES:
             statement = statement.where(column != text)  # exactly is another group
@@ -231,7 +241,7 @@ def _of_orders(
     begins = [_begins(column, prefix, is_postgresql=is_postgresql) for prefix in prefixes]
     count = 0
     for condition in begins if orders else ():
-        keys = select(STEP.c.id).where(condition)
+        keys = select(STEP.c.id).where(condition, of_patients(STEP.c.study_instance_uid))
         count += _counted(connection, keys if group is FoundGroup.NAMES else keys.where(column != text))
     return Found(
         group,

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, literal_column, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
-from broker.db.reports.synthetic import is_a_patient
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP
+from broker.db.synthetic import is_a_patient
 from broker.domain.steps import OFFERED_BY_DEFAULT
 from broker.errors import NotFound
 from broker.workflow.reports_port import OrderLine, Page

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, Table, distinct, func, literal_col
 from broker.db.delivery_states import in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.reports.reading import Reader, mappings
-from broker.db.reports.synthetic import synthetic_of_the_day
+from broker.db.reports.synthetic import synthetic_of_the_day, synthetic_waiting
 from broker.db.schema import (
     ADMISSION,
     ALERT,
@@ -114,7 +114,8 @@ class OverviewReports(Reader):
             row = mappings(
                 connection, select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
             )[0]
-        return NeedsPerson(**row)
+            synthetic = synthetic_waiting(connection)
+        return NeedsPerson(**{name: max(0, count - synthetic.get(name, 0)) for name, count in row.items()})
 
 
 def _rows(statement: Select[Any]) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, literal_column, or_, select
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, typed
-from broker.db.reports.synthetic import of_patients
 from broker.db.schema import INSTANCE, ORDER, PATIENT, STUDY
+from broker.db.synthetic import of_patients
 from broker.workflow.ports import InstanceState
 from broker.workflow.reports_port import Page, StudyLine
 

@@ -1,30 +1,21 @@
-"""Leaves synthetic exams out of what people count and list, as long as their rows are there."""
+"""Takes synthetic exams out of the counts of a day, as long as their rows are there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, exists, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Table, distinct, func, select
 
 from broker.db.delivery_states import in_state
+from broker.db.reports.orders import INCOMPLETE_ORDERS
 from broker.db.schema import DELIVERY, INSTANCE, MESSAGE, ORDER, PATIENT, PROBE_RUN, STEP, STUDY
+from broker.db.synthetic import IS_OPEN
 from broker.domain.delivery import DeliveryState
 from broker.domain.steps import StepStatus
+from broker.workflow.ports import InstanceState, MessageOutcome
 from broker.workflow.probe_port import PROBE
-
-IS_OPEN = PROBE_RUN.c.state == literal_column("'OPEN'")
-
-
-def of_patients(study_instance_uid: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Tell in SQL that a row is of no synthetic exam, by its study."""
-    return ~exists().where(PROBE_RUN.c.study_instance_uid == study_instance_uid, IS_OPEN)
-
-
-def is_a_patient(patient_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Tell in SQL that a patient is not the one of a synthetic exam."""
-    return ~exists().where(PROBE_RUN.c.patient_id == patient_id, IS_OPEN)
 
 
 def synthetic_of_the_day(connection: Connection, *, since: datetime) -> Mapping[str, int]:
@@ -59,10 +50,37 @@ def synthetic_of_the_day(connection: Connection, *, since: datetime) -> Mapping[
             DELIVERY, deliveries, in_state(DeliveryState.DELIVERED), DELIVERY.c.updated_at >= since
         ),
     }
+    counts |= _waiting(studies)
     row = connection.execute(
         select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
     ).mappings()
     return {name: int(number) for name, number in row.one().items()}
+
+
+def synthetic_waiting(connection: Connection) -> Mapping[str, int]:
+    """Count what of synthetic exams looks as if it needed a person; usually that is one small read."""
+    studies = list(connection.execute(select(PROBE_RUN.c.study_instance_uid).where(IS_OPEN)).scalars())
+    if not studies:
+        return {}
+    counts = _waiting(studies)
+    row = connection.execute(
+        select(*(count.scalar_subquery().label(name) for name, count in counts.items()))
+    ).mappings()
+    return {name: int(number) for name, number in row.one().items()}
+
+
+def _waiting(studies: Sequence[str]) -> dict[str, Any]:
+    incomplete = INCOMPLETE_ORDERS.where(STEP.c.study_instance_uid.in_(studies)).subquery()
+    dead, unrouted = in_state(DeliveryState.DEAD), INSTANCE.c.state == InstanceState.UNROUTED.value
+    parked = MESSAGE.c.outcome == MessageOutcome.PARKED.value
+    return {
+        "parked_messages": _count(MESSAGE, parked, MESSAGE.c.sending_application == PROBE),
+        "incomplete_orders": select(func.count(distinct(incomplete.c.order))),
+        "dead_deliveries": _count(DELIVERY, dead, DELIVERY.c.study_instance_uid.in_(studies)),
+        "unrouted_studies": select(func.count(distinct(INSTANCE.c.study_instance_uid))).where(
+            INSTANCE.c.study_instance_uid.in_(studies), unrouted
+        ),
+    }
 
 
 def _count(table: Table, *conditions: ColumnElement[bool]) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
-from broker.db.reports.synthetic import of_patients
 from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
+from broker.db.synthetic import of_patients
 from broker.workflow.reports_port import MAX_PAGE, Page, WorklistLine
 
 WORKLIST_COLUMNS = (
