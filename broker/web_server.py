@@ -16,6 +16,7 @@ from broker.dashboard import dashboard
 from broker.roles import reachable
 from broker.settings import Tls
 from broker.web.app import create_app
+from broker.web_protocol import PromptBody, PromptProtocol
 
 
 class WebServer:
@@ -29,7 +30,8 @@ class WebServer:
         self._app = create_app(dashboard(broker))
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._app,
+                PromptBody(self._app),
+                http=PromptProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,

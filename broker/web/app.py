@@ -53,6 +53,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
 
@@ -178,9 +181,9 @@ class HeadAsGet:
 
 async def _asked_to_sign_in(request: Request, error: NotSignedIn) -> Response:
     """Answer 401 to programs, and bring a person to the sign-in page and from there back."""
-    # What somebody searched for stays out of a second address.
-    path, query = request.url.path, request.url.query
-    back = quote(f"{path}?{query}" if query and path != "/find" else path, safe="")
+    # What somebody looks for stays out of a second address.
+    path, query = request.url.path, "" if "q" in request.query_params else request.url.query
+    back = quote(f"{path}?{query}" if query else path, safe="")
     if request.headers.get("hx-request") == "true":
         # A part of a page renews itself: the whole page goes.
         return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
