@@ -1,4 +1,4 @@
-"""No log line at INFO names a person, whatever comes in and whatever goes wrong."""
+"""No log line at INFO, metric, notice or shared page names a person, whatever comes in and whatever goes wrong."""
 
 import contextlib
 import json
@@ -18,10 +18,11 @@ from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
 from broker.dicom.objects.elements import Syntax
 from tests.architecture.test_log_lines import LINKING, documented
-from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.broker_process import PASSWORD, RunningBroker, free_port, wait_until
 from tests.data_sets import pydicom_reads, pydicom_writes
 from tests.faults.test_listener_killed import report as report_encoded
 from tests.faults.test_listener_killed import send
+from tests.integration.test_notices import a_hook
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image
 from tests.ledger.modality import a_creation
@@ -29,6 +30,7 @@ from tests.peers import MllpSink, findscu, run
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
 CANARY, BIRTH = "ZZCANARY", "18970409"
+SECRET, GUESSED = "the-secret-of-the-hook", "a-password-typed-in-haste"
 PERSON = {"patient_id": f"{CANARY}1", "name": f"{CANARY}^BIRD", "birth": BIRTH}
 IMAGE = {"PatientID": f"{CANARY}1", "PatientName": f"{CANARY}^BIRD", "PatientBirthDate": BIRTH}
 WORKLIST, CT = "1.2.840.10008.5.1.4.31", "1.2.840.10008.5.1.4.1.1.2"
@@ -67,7 +69,13 @@ def ris(services):
 
 
 @pytest.fixture(scope="module")
-def broker(services, folder, gossip, ris):
+def hook(services):
+    with a_hook() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def broker(services, folder, gossip, ris, hook):
     quick = {"first": "1s", "cap": "2s"}
     peer = {"kind": "dicom", "host": "127.0.0.1", "retry": quick}
     site = {
@@ -86,6 +94,7 @@ def broker(services, folder, gossip, ris):
             "copies": {"kind": "folder", "path": "copies"},
             "ris": {"kind": "mllp", "host": "127.0.0.1", "port": ris.port, "retry": quick},
         },
+        "alerts": {"webhook": {"url": f"http://127.0.0.1:{hook.server_port}/"}},
         "feedback": {"destination": "ris", "message": "ORM^O01"},
         "routes": [
             {
@@ -95,14 +104,14 @@ def broker(services, folder, gossip, ris):
             }
         ],
     }
-    running = RunningBroker(Path(folder), site, services)
+    running = RunningBroker(Path(folder), site, {**services, "BROKER_ALERTS_WEBHOOK_SECRET": SECRET})
     try:
         yield running.start()
     finally:
         running.stop()
 
 
-def test_no_line_of_the_log_names_a_person(broker, tmp_path):
+def test_no_log_metric_or_notice_names_a_person_or_a_secret(broker, hook, tmp_path):
     good_and_bad_orders(broker)
     queries(broker)
     steps(broker)
@@ -122,6 +131,8 @@ def test_no_line_of_the_log_names_a_person(broker, tmp_path):
         path, _ = an_image(tmp_path, **IMAGE)
         run("storescu", "-aet", "CT1", "-aec", "BROKER", "127.0.0.1", broker.dicom, path, check=False)
     broker.cli("deliveries", "list")
+    looks(broker)
+    told = {path: fetched(broker, path)[1] for path in OF_NOBODY}
 
     assert broker.stop() == 0, broker.tail()
     lines = broker.log.read_text(errors="replace").splitlines()
@@ -130,7 +141,55 @@ def test_no_line_of_the_log_names_a_person(broker, tmp_path):
     assert any("failed" in event or "not stored" in event or "not kept" in event for event in seen), seen
     leaks = [line for line in lines if CANARY.lower() in line.lower() or BIRTH in line]
     assert not leaks, "\n".join(leaks[:20])
+    named = [path for path, body in told.items() if CANARY in body or BIRTH in body]
+    named += [body.decode() for _, _, body in hook.seen if CANARY.encode() in body]
+    assert not named, named
+    secrets = (PASSWORD, SECRET, broker.cookie.partition("=")[2], GUESSED)
+    assert not [line for line in lines if any(secret in line for secret in secrets)]
     every_line_leads_somewhere(lines)
+
+
+OF_NOBODY = (
+    "/", "/overview/live", "/handover", "/alerts", "/devices", "/metrics", "/healthz", "/openapi.json",
+    "/api/overview", "/api/handover", "/api/alerts", "/api/alerts/over", "/api/sources", "/api/destinations",
+    "/api/devices", "/api/knocks", "/api/probe", "/admin",
+)  # fmt: skip
+"""What is told to whoever passes by, a program or another system."""
+
+
+def fetched(broker, path):
+    status, _, body = broker._ask("GET", path, None, {"Cookie": broker.sign_in(), "Accept": "text/html"})
+    return status, body.decode()
+
+
+def looks(broker):
+    """Look at the patient on pages and by calls, rightly and wrongly."""
+    for noun, sought in (("orders", CANARY), ("worklist", f"{CANARY}1"), ("studies", f"{CANARY}1")):
+        assert broker.search(noun, sought), noun
+    paths = (
+        "/orders",
+        "/orders/1",
+        "/worklist",
+        "/images",
+        "/messages",
+        "/messages/1",
+        "/deliveries",
+        "/deliveries/1",
+    )
+    for path in paths:
+        assert fetched(broker, path)[0] == 200, path
+    # Somebody types a name where it does not belong: it is in that address, and goes no further.
+    for path in (
+        f"/orders?q={CANARY}",
+        f"/{CANARY}",
+        f"/studies/{CANARY}",
+        f"/orders?page={CANARY}",
+        f"/api/{CANARY}",
+    ):
+        assert fetched(broker, path)[0] in {404, 422}, path
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Cookie": broker.cookie}
+    for path in ("/orders", "/find", "/sign-in"):
+        assert broker._ask("POST", path, f"q={CANARY}&name={CANARY}&password={GUESSED}", form)[0] == 403
 
 
 def every_line_leads_somewhere(lines):
