@@ -201,6 +201,7 @@ def known_in(engine: Engine, *, now: datetime) -> dict[str, str]:
             "configuration_id": newest(CONFIGURATION.c.id),
             "ae_title": "CT1",
             "name": "PACS1",
+            "account": "person7",
             "patient_id": patient,
             "accession_number": accession,
             "control_id": f"M{number[MESSAGE.name] // 2}",
@@ -220,7 +221,10 @@ EXPECTED = {
     "/devices/{ae_title:path}/would": 422,  # several orders fit
 }
 """What is answered instead of a page or a way to one."""
-SPECIAL = {"/messages/out/{delivery_id}": {"delivery_id": "sent_message"}}
+SPECIAL = {
+    "/messages/out/{delivery_id}": {"delivery_id": "sent_message"},
+    "/api/accounts/{name}": {"name": "account"},
+}
 """Where a parameter means something else than its name says."""
 
 
