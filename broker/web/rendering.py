@@ -16,12 +16,13 @@ from markupsafe import Markup
 
 from broker.domain.access import Role
 from broker.domain.wording import counted, sized, words
-from broker.web import security
+from broker.web import masking, security
 from broker.web.access import Who
 from broker.web.navigation import Place
 from broker.web.ports import Dashboard
-from broker.web.timeline import tell
+from broker.web.timeline import Say, Told, tell
 from broker.workflow.overview_port import NeedsPerson
+from broker.workflow.reports_port import TimelineEntry
 from broker.workflow.situation import REFUSED_LATELY
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -73,7 +74,11 @@ class Pages:
         self._templates.filters["sized"] = sized
         self._templates.filters["share"] = lambda value: f"{value:.0%}"
         self._templates.filters["states"] = lambda lines: {line.destination: line.state for line in lines}
-        self._templates.filters["told"] = lambda entries: tell(entries, clock=self.clock)
+        self._templates.filters["told"] = lambda entries: told(entries, self.clock)
+        self._templates.filters["of_clause"] = of_clause
+        self._templates.filters["of_whereabouts"] = of_whereabouts
+        self._templates.filters["of_reason"] = of_reason
+        self._templates.filters["of_detail"] = of_detail
 
     def render(
         self, request: Request, template: str, *, status_code: int = 200, **values: Any
@@ -148,16 +153,48 @@ _NAMES = frozenset(
 )
 
 
-def of_attribute(value: str, keyword: str) -> str:
-    """Show the value of an attribute as it stands, or masked where it names a person and the reader hides names."""
+def names_are_hidden() -> bool:
+    """Tell whether the reader of this page hides names."""
     who = _reader.get()
-    return person(value) if keyword in _NAMES and who is not None and who.hides_names else value
+    return who is not None and who.hides_names
+
+
+def of_attribute(value: str, keyword: str) -> str:
+    """Show the value of an attribute as it stands, or masked where it is of a person and the reader hides names."""
+    if not value or not names_are_hidden() or not masking.hides(keyword):
+        return value
+    return person(value) if keyword in _NAMES else masking.MASK
+
+
+def of_clause(seen: str, clause: str) -> str:
+    """Show what a clause of a rule found, or that it is hidden."""
+    return masking.MASK if seen and names_are_hidden() and masking.hides_clause(clause) else seen
+
+
+def of_whereabouts(said: str) -> str:
+    """Show why a study is where it is, without what was found in it or what a peer said about it."""
+    return masking.masked_whereabouts(said) if names_are_hidden() else said
+
+
+def of_reason(reason: str | None) -> str:
+    """Show why something failed; of a peer's own words nothing where the reader hides names."""
+    return masking.masked_reason(reason) if names_are_hidden() else reason or ""
+
+
+def of_detail(value: object, name: str) -> object:
+    """Show a detail of an event, or that it is hidden."""
+    return masking.masked_detail(name, value) if names_are_hidden() else value
+
+
+def told(entries: Sequence[TimelineEntry], clock: Say) -> list[Told]:
+    """Tell a timeline, masked where the reader hides names."""
+    lines = tell(entries, clock=clock)
+    return [masking.masked_line(line) for line in lines] if names_are_hidden() else lines
 
 
 def masked(part: str) -> str:
     """Show part of a name, or its first letter alone where the reader of this page hides names."""
-    who = _reader.get()
-    return f"{part[:1]}•••" if who is not None and who.hides_names else part
+    return f"{part[:1]}{masking.MASK}" if names_are_hidden() else part
 
 
 _BRIEF = 240

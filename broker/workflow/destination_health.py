@@ -6,12 +6,15 @@ succeeded. A destination a person paused has no such instant and waits for a per
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.ports import DestinationHealth, DestinationState, UnitOfWork
 
+_ANSWERED = re.compile(r"^([AC]R): .*", re.DOTALL)
+"""An HL7 acknowledgement code and the receiver's own words."""
 LONGEST_REST = timedelta(minutes=15)
 
 
@@ -73,6 +76,9 @@ def note_failure(
     state = uow.destinations.get(name) or DestinationState(name, DestinationHealth.UP, since=now)
     if not may_send(state):
         return  # others were on their way when it opened
+    # Everybody is shown how a destination is; what a receiver wrote into its answer may name a patient, and stays
+    # with the delivery.
+    reason = _ANSWERED.sub(r"\1", reason) if reason else reason
     failures = state.failures + 1
     since = state.since if state.state is DestinationHealth.FAILING else now
     opens = failures >= policy.failures

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator
 
-from broker.errors import InvalidValue
-from broker.web.access import TheViewer
+from broker.errors import Conflict, InvalidValue
+from broker.web.access import TheViewer, Who
+from broker.web.masking import masked_er7, masked_parts
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
-from broker.workflow.messages_port import MessageFilter
+from broker.workflow.messages_port import MessageFilter, SegmentPart, SentLine
+from broker.workflow.reports_port import MessageLine
 from broker.workflow.silence import SourceState, judge_sources
 
 router = APIRouter()
@@ -27,6 +30,7 @@ MAX_RAW_CHARACTERS = 64 * 1024
 def messages(
     request: Request,
     _: TheViewer,
+    seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
     *,
@@ -40,11 +44,12 @@ def messages(
 ) -> Response:
     """List messages, newest first."""
     wanted = filter_of(board, outcome=outcome, sender=sender, message_type=kind, day=day, control_id=q)
-    lines = (
+    lines: Sequence[MessageLine | SentLine] = (
         board.reports.messages_in(wanted, before=before, limit=ROWS + 1)
         if way == "in"
         else board.reports.messages_out(wanted, before=before, limit=ROWS + 1)
     )
+    seen.listed(lines[:ROWS])
     filters = {"outcome": outcome, "sender": sender, "type": kind, "day": day, "q": q}
     return pages.render(
         request,
@@ -68,7 +73,7 @@ def _heard(board: Dashboard, sender: str) -> list[SourceState]:
 @router.get("/messages/{message_id}")
 def message(
     request: Request,
-    _: TheViewer,
+    who: TheViewer,
     seen: TheViewing,
     board: TheDashboard,
     pages: ThePages,
@@ -79,7 +84,8 @@ def message(
     """Show one message in, taken apart beside what came; with `again`, what it says with the mapping in force."""
     found = board.reports.message(message_id)
     seen.opened(message=message_id, order=found.line.order_id)
-    raw = readable(found.raw)
+    raw, parts = _taken_apart(found.raw, board.insight.dissect(found.raw, found.line.problems), who)
+    answer = readable(found.answer) if found.answer else None
     return pages.render(
         request,
         "message.html",
@@ -87,15 +93,17 @@ def message(
         attempts=found.attempts,
         raw=raw[:MAX_RAW_CHARACTERS],
         cut=len(raw) > MAX_RAW_CHARACTERS,
-        parts=board.insight.dissect(found.raw, found.line.problems),
-        answer=readable(found.answer) if found.answer else None,
+        parts=parts,
+        answer=masked_er7(answer) if answer and who.hides_names else answer,
         again=board.insight.read_again(found.raw) if again else None,
     )
 
 
 @router.get("/messages/{message_id}/raw")
-def raw(board: TheDashboard, _: TheViewer, seen: TheViewing, message_id: Id) -> Response:
+def raw(board: TheDashboard, who: TheViewer, seen: TheViewing, message_id: Id) -> Response:
     """Give one message in exactly as it came, to be kept."""
+    if who.hides_names:
+        raise Conflict("A file holds the message with all names, and you hide them: show names first.")
     headers = {"Content-Disposition": f'attachment; filename="message-{message_id}.hl7"'}
     found = board.reports.message(message_id)
     seen.opened(message=message_id, order=found.line.order_id)
@@ -104,19 +112,31 @@ def raw(board: TheDashboard, _: TheViewer, seen: TheViewing, message_id: Id) -> 
 
 @router.get("/messages/out/{delivery_id}")
 def sent(
-    request: Request, _: TheViewer, seen: TheViewing, board: TheDashboard, pages: ThePages, delivery_id: Id
+    request: Request,
+    who: TheViewer,
+    seen: TheViewing,
+    board: TheDashboard,
+    pages: ThePages,
+    delivery_id: Id,
 ) -> Response:
     """Show one message out, taken apart, with its attempts and how it was answered."""
     line, payload = board.reports.sent_message(delivery_id)
     seen.opened(delivery=delivery_id, order=line.order_id)
+    raw, parts = _taken_apart(payload, board.insight.dissect(payload), who)
     return pages.render(
         request,
         "message_out.html",
         line=line,
-        raw=readable(payload)[:MAX_RAW_CHARACTERS],
-        parts=board.insight.dissect(payload),
+        raw=raw[:MAX_RAW_CHARACTERS],
+        parts=parts,
         entries=board.reports.delivery_events(delivery_id),
     )
+
+
+def _taken_apart(payload: bytes, parts: Sequence[SegmentPart], who: Who) -> tuple[str, Sequence[SegmentPart]]:
+    """Answer a message as text and taken apart, both masked for who hides names."""
+    text = readable(payload)
+    return (masked_er7(text), masked_parts(parts, text)) if who.hides_names else (text, parts)
 
 
 def filter_of(

@@ -159,6 +159,15 @@ def test_a_retry_sends_only_what_the_peer_has_not_confirmed(ward):
     assert len(ward.archive.received) == len(set(ward.archive.received)) == 5
 
 
+def test_the_words_of_a_receiver_stay_with_the_delivery(ward):
+    key = ward.owe(1)
+    ward.archive.script = [RetryLater("AR: ZZNAME^ANN is locked")]
+    ward.deliver(key)
+    assert ward.row(key).reason == "AR: ZZNAME^ANN is locked"
+    with ward.broker.units_of_work() as uow:
+        assert uow.destinations.get("archive").reason == "AR", "how it is, everybody is shown"
+
+
 def test_images_that_join_while_it_is_sent_go_out_too(ward):
     key = ward.owe(2)
 
