@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from broker.actions import Actions
 from broker.alerting import alert_operations, alerting_chores
 from broker.capturing import capture_operations
 from broker.collectors import collector_chores, collectors
+from broker.configuration import SiteFileHere
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
@@ -40,7 +42,7 @@ from broker.files.first_run import FirstRunFile
 from broker.files.store import DiskFileStore
 from broker.queue import CeleryQueue, doorbell_path, redis_url
 from broker.settings import DestinationSettings, Environment, read_environment
-from broker.site_file import LoadedSite, load_site
+from broker.site_file import LoadedSite, load_site, parse_site
 from broker.strays import remove_strays, remove_unfinished, restore_names
 from broker.workflow.access import Access
 from broker.workflow.accounts import AccountAdministration
@@ -50,6 +52,7 @@ from broker.workflow.audit import Audit
 from broker.workflow.captures import CaptureOperations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
+from broker.workflow.configuration import ConfigurationKeeper
 from broker.workflow.devices import tidy_devices
 from broker.workflow.idempotency import forget_keys
 from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
@@ -74,6 +77,16 @@ def read_site(config: Path, environ: Mapping[str, str]) -> LoadedSite:
 
     registry = DestinationRegistry.from_entry_points()
     return load_site(config, environ=environ, options_of=registry.options_of, known_keyword=known_keyword)
+
+
+def check_site(config: Path, body: str) -> LoadedSite:
+    """Check what is to stand in a site file, as the start would. Raises SiteFileError with every problem."""
+    from broker.dicom.objects.header import known_keyword
+
+    registry = DestinationRegistry.from_entry_points()
+    return parse_site(
+        config, body, environ=os.environ, options_of=registry.options_of, known_keyword=known_keyword
+    )
 
 
 _in_force: LoadedSite | None = None
@@ -194,17 +207,30 @@ class Broker:
         """Talk to a destination now."""
         return self.destination(name).plugin.check()
 
+    # ---- configuration ----
+
+    @cached_property
+    def configurations(self) -> ConfigurationKeeper:
+        """Answer what people may do about the site file."""
+        here = SiteFileHere(
+            self.loaded.path,
+            self.data_dir,
+            check_site,
+            supervisor=os.getppid() if _in_force is self.loaded else None,
+        )
+        return ConfigurationKeeper(self.units_of_work, self.reports, here, self.clock)
+
+    @cached_property
+    def configuration(self) -> int:
+        """Answer the version this process runs on; the first to ask writes down that it is in force."""
+        return self.configurations.take_up(self.loaded.sha256, self.loaded.body)
+
     # ---- routing ----
 
     @cached_property
     def routing(self) -> RoutingPolicy:
-        """Answer the routes in force; the first to ask records the configuration version they come from."""
+        """Answer the routes in force."""
         site = self.loaded.site
-        with self.units_of_work() as uow:
-            configuration = uow.decisions.record_configuration(
-                self.loaded.sha256, self.loaded.body, by="site file", now=self.clock.now()
-            )
-            uow.commit()
         destinations = {
             name: RoutedDestination(
                 name=name,
@@ -223,7 +249,7 @@ class Broker:
         probe = (
             destinations[stub] if stub else RoutedDestination(PROBE_DESTINATION, "folder", Purpose.STORAGE)
         )
-        return RoutingPolicy(self.loaded.routes, configuration, destinations, completion, probe)
+        return RoutingPolicy(self.loaded.routes, self.configuration, destinations, completion, probe)
 
     def route(self, instance_ids: Sequence[int]) -> object:
         """Decide where images go; those already decided are left."""
@@ -356,18 +382,44 @@ def open_broker(config: Path | None = None, data_dir: Path | None = None, *, rol
     data_dir = (data_dir or Path(os.environ.get("BROKER_DATA_DIR", "data"))).absolute()
     loaded = _site_for(config)
     environment = read_environment(os.environ)
-    if role == "cli" and environment.database_url is None and not (data_dir / SQLITE_FILE).exists():
-        raise ConfigurationError(f"no broker has run in {data_dir}: --data-dir or $BROKER_DATA_DIR?")
+    if role == "cli":
+        _must_have_run(data_dir, environment)
     data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     engine = open_engine(database_url(data_dir, environment.database_url))
     if role != "cli":
         assert_durable(engine, accept_data_loss=environment.accept_data_loss)
-    if not is_current(engine):
-        engine.dispose()
-        raise ConfigurationError("the database is not at this version's schema; run: broker db migrate")
+    _must_be_current(engine)
     bell = Doorbell(doorbell_path(data_dir))
     queue = CeleryQueue(redis_url(data_dir, environment.redis_url), ring=bell.ring)
     return Broker(loaded, environment, data_dir, engine, queue)
+
+
+@contextmanager
+def open_configurations(config: Path, data_dir: Path) -> Iterator[ConfigurationKeeper]:
+    """Open what the site file's history needs and no more: it is asked for when the file itself is broken."""
+    data_dir = data_dir.absolute()
+    environment = read_environment(os.environ)
+    _must_have_run(data_dir, environment)
+    engine = open_engine(database_url(data_dir, environment.database_url))
+    try:
+        _must_be_current(engine)
+        clock = SystemClock()
+        queue = CeleryQueue(redis_url(data_dir, environment.redis_url))
+        here = SiteFileHere(config.absolute(), data_dir, check_site)
+        yield ConfigurationKeeper(SqlUnitsOfWork(engine, queue, clock), SqlReports(engine), here, clock)
+    finally:
+        engine.dispose()
+
+
+def _must_have_run(data_dir: Path, environment: Environment) -> None:
+    if environment.database_url is None and not (data_dir / SQLITE_FILE).exists():
+        raise ConfigurationError(f"no broker has run in {data_dir}: --data-dir or $BROKER_DATA_DIR?")
+
+
+def _must_be_current(engine: Engine) -> None:
+    if not is_current(engine):
+        engine.dispose()
+        raise ConfigurationError("the database is not at this version's schema; run: broker db migrate")
 
 
 def migrate_database(config: Path, data_dir: Path) -> str:

@@ -79,6 +79,8 @@ def dashboard(broker: Broker) -> Dashboard:
         try_study=lambda study: try_study(broker, study),
         probe=lambda actor: probe(broker, actor=actor),
         start_probe=ProbeNow(Prober(broker)).start,
+        configuration=broker.configurations,
+        certificates=lambda: certificates(broker),
         support_bundle=lambda actor: support_bundle(broker, actor=actor),
     )
 

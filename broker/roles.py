@@ -51,6 +51,7 @@ def run_role(name: str, config: Path, data_dir: Path) -> int:
     with open_broker(config, data_dir, role=name) as broker:
         take_handles(name, broker.loaded.site.limits)
         failpoint("start.before_serving")
+        log.info("runs on configuration", version=broker.configuration)
         running = STARTERS[name](broker)
         log.info("serving", detail=_prove(running)[1])
         _record(broker, EventName.STARTED, name)
@@ -97,7 +98,7 @@ def _beat(broker: Broker, name: str, running: Running, started_at: datetime) -> 
             pid=os.getpid(),
             started_at=started_at,
             now=broker.clock.now(),
-            details={"ok": ok, "detail": detail},
+            details={"ok": ok, "detail": detail, "configuration": broker.configuration},
         )
     except OutOfResources:
         log.warning("no heartbeat: the database does not answer")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import platform
-import re
 import shutil
 import sys
 import tarfile
@@ -18,13 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from ruamel.yaml import YAML
 
 from broker import __version__
 from broker.bootstrap import Broker
 from broker.db.engine import SQLITE_FILE
 from broker.db.support import (
-    WITHHELD,
     database_facts,
     event_counts,
     plans,
@@ -34,18 +31,11 @@ from broker.db.support import (
 from broker.domain.events import Event, EventName, Subject
 from broker.logs import drop_patient_data
 from broker.resources import Resources
+from broker.scrubbing import scrubbed
 from broker.workflow.reports_port import Page
 from broker.workflow.selection import Selection
 
 LOG_LINES = 2000
-_SECRET = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|(^|_)key$|api_?key|authorization|contact",
-    re.IGNORECASE,
-)
-_ADDRESS_SECRET = re.compile(r"://[^/@\s]*@")
-_OF_PATIENTS = re.compile(
-    r"Patient|AccessionNumber|Physician|Operator|InstanceUID|StudyID|order\.(patient|accession|placer|filler)"
-)
 
 
 def support_bundle(
@@ -121,32 +111,6 @@ _README = """Support bundle of Worklist Broker.
 Left out by construction: patients, orders and their numbers, messages, images, account names, contacts, passwords, tokens and
 keys. site.yaml is the site file without comments; what could be a secret, a contact or a patient's value reads [withheld].
 """
-
-
-def scrubbed(body: str) -> str:
-    """Answer a site file without comments, secrets, contacts, and values rules compare patients with."""
-    tree = YAML(typ="safe", pure=True).load(body) or {}
-    out = io.StringIO()
-    YAML(typ="safe", pure=True).dump(_scrub(tree), out)
-    return out.getvalue()
-
-
-def _scrub(value: object, *, withhold: bool = False) -> object:
-    if isinstance(value, Mapping):
-        return {
-            str(key): _scrub(
-                item,
-                withhold=withhold or bool(_SECRET.search(str(key)) or _OF_PATIENTS.search(str(key))),
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_scrub(item, withhold=withhold) for item in value]
-    if value is None or isinstance(value, bool):
-        return value
-    if withhold:
-        return WITHHELD
-    return _ADDRESS_SECRET.sub("://[withheld]@", value) if isinstance(value, str) else value
 
 
 def last_lines(log: Path, number: int) -> str:

@@ -54,7 +54,11 @@ class Heartbeat:
                     pid=pid,
                     started_at=started_at,
                     now=broker.clock.now(),
-                    details={"ok": True, "detail": f"{threading.active_count()} threads"},
+                    details={
+                        "ok": True,
+                        "detail": f"{threading.active_count()} threads",
+                        "configuration": broker.configuration,
+                    },
                 )
             except Exception as error:  # a database that is away is said by others, and comes back
                 log.warning("no heartbeat", error=type(error).__name__)

@@ -170,8 +170,10 @@ def _pg_problems(connection: Connection) -> list[str]:
 class DataDirectoryLock:
     """Keeps a second `serve` off the same data directory; the command line does not take it."""
 
+    NAME = "serve.lock"
+
     def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "serve.lock"
+        self._path = data_dir / self.NAME
         self._file: int | None = None
 
     def __enter__(self) -> Self:
@@ -196,6 +198,22 @@ class DataDirectoryLock:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+
+def serving_process(data_dir: Path) -> int | None:
+    """Answer the process of the `serve` that holds a data directory; None when there is none, or it cannot be seen."""
+    try:
+        descriptor = os.open(data_dir / DataDirectoryLock.NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        return int(holder) if holder.isdecimal() else None
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _create_privately(path: Path) -> None:

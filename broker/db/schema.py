@@ -9,6 +9,7 @@ from broker.db import (
     alert_tables,
     audit_tables,
     capture_tables,
+    configuration_tables,
     device_tables,
     operation_tables,
     probe_tables,
@@ -20,6 +21,7 @@ METADATA: MetaData = tables.PatientRow.metadata
 assert device_tables.AdmissionRow.metadata is METADATA
 assert access_tables.AccountRow.metadata is METADATA
 assert alert_tables.AlertRow.metadata is METADATA
+assert configuration_tables.ConfigurationChangeRow.metadata is METADATA
 assert operation_tables.BulkOperationRow.metadata is METADATA
 assert traffic_tables.TrafficSourceRow.metadata is METADATA
 
@@ -41,6 +43,7 @@ MESSAGE = _table("hl7_message")
 INSTANCE = _table("instance")
 DECISION = _table("route_decision")
 CONFIGURATION = _table("configuration")
+CONFIGURATION_CHANGE = _table("configuration_change")
 DELIVERY = _table("delivery")
 DELIVERY_ITEM = _table("delivery_item")
 DESTINATION = _table("destination_state")

@@ -16,6 +16,7 @@ from broker.db.repositories.alerts import SqlAlerts
 from broker.db.repositories.audit_collectors import SqlAuditCollectors
 from broker.db.repositories.bulk_operations import SqlBulkOperations, SqlIdempotencyKeys
 from broker.db.repositories.captures import SqlCaptures
+from broker.db.repositories.configurations import SqlConfigurations
 from broker.db.repositories.decisions import SqlDecisions
 from broker.db.repositories.deliveries import SqlDeliveries
 from broker.db.repositories.destination_states import SqlDestinationStates
@@ -35,6 +36,7 @@ from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
 from broker.workflow.audit_port import AuditCollectors
 from broker.workflow.captures_port import Captures
+from broker.workflow.configuration_port import Configurations
 from broker.workflow.devices_port import Devices
 from broker.workflow.ports import (
     BulkOperations,
@@ -81,6 +83,7 @@ class SqlUnitOfWork:
     alerts: Alerts
     captures: Captures
     audit_collectors: AuditCollectors
+    configurations: Configurations
 
     def __init__(self, transaction: Transaction, queue: TaskQueue, clock: Clock) -> None:
         self._transaction = transaction
@@ -108,6 +111,7 @@ class SqlUnitOfWork:
         self.alerts = SqlAlerts(transaction)
         self.captures = SqlCaptures(transaction)
         self.audit_collectors = SqlAuditCollectors(transaction)
+        self.configurations = SqlConfigurations(transaction)
 
     def __enter__(self) -> Self:
         return self

@@ -37,7 +37,7 @@ class Role(Enum):
 
     VIEWER = "viewer"  # reads
     OPERATOR = "operator"  # acts on deliveries, destinations and devices
-    ADMIN = "admin"  # accounts, tokens, the audit trail
+    ADMIN = "admin"  # accounts, tokens, the audit trail, the configuration
 
     def covers(self, needed: Role) -> bool:
         """Tell whether this role is enough where `needed` is asked for."""

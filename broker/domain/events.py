@@ -95,7 +95,10 @@ class EventName(Enum):
     CAPTURE_DOWNLOADED = "capture downloaded by a person"
     CAPTURE_DELETED = "capture deleted by a person"
     CAPTURE_EXPIRED = "capture expired"  # kept long enough, and removed
-    CONFIGURATION_LOADED = "configuration loaded"
+    CONFIGURATION_LOADED = "configuration loaded"  # a role runs on a version no role has run on before it
+    CONFIGURATION_CHANGED = "configuration changed by a person"  # the site file is to hold another version
+    CONFIGURATION_NOT_WRITTEN = "configuration not written"  # and could not be made to
+    CONFIGURATION_RELOAD_ASKED = "configuration reload asked by a person"
     ALERT_RAISED = "alert raised"
     ALERT_ACKNOWLEDGED = "alert taken in hand by a person"
     ALERT_RECOVERED = "alert over"

@@ -10,11 +10,13 @@ from typing import Protocol
 from broker.domain.rules import Routes
 from broker.errors import Conflict
 from broker.workflow.access import Access
+from broker.workflow.alert_conditions import Certificate
 from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.alerts_port import AlertReports
 from broker.workflow.bulk import Wanted
 from broker.workflow.captures import CaptureOperations
 from broker.workflow.captures_port import CaptureReports
+from broker.workflow.configuration import ConfigurationKeeper
 from broker.workflow.device_reports import DeviceReports
 from broker.workflow.devices import KnownDevice, Welcome
 from broker.workflow.devices_port import Admission
@@ -208,5 +210,9 @@ class Dashboard:
     """Actor -> a synthetic exam, run now."""
     start_probe: Callable[[str], int] = _no_start
     """Actor -> the id of a synthetic exam that runs from now on."""
+    configuration: ConfigurationKeeper | None = None
+    """What people may do about the site file."""
+    certificates: Callable[[], Sequence[Certificate]] = tuple
+    """Those the site file names, with their ends."""
     support_bundle: Callable[[str], bytes] = lambda _: b""
     """Actor -> a tar.gz for who helps from afar."""

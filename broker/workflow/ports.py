@@ -27,6 +27,7 @@ from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
 from broker.workflow.audit_port import AuditCollectors
 from broker.workflow.captures_port import Captures
+from broker.workflow.configuration_port import Configurations
 from broker.workflow.devices_port import Devices
 from broker.workflow.probe_port import ProbeRuns
 from broker.workflow.selection import Selection
@@ -836,6 +837,7 @@ class UnitOfWork(Protocol):
     alerts: Alerts
     captures: Captures
     audit_collectors: AuditCollectors
+    configurations: Configurations
 
     def __enter__(self) -> Self: ...
     def __exit__(

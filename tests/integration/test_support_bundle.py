@@ -13,7 +13,8 @@ from broker.bootstrap import migrate_database, open_broker
 from broker.cli import app
 from broker.db.schema import EVENT, METADATA
 from broker.db.support import WITHHELD
-from broker.support_bundle import last_lines, scrubbed, support_bundle
+from broker.scrubbing import scrubbed
+from broker.support_bundle import last_lines, support_bundle
 
 CANARY = "ZZCANARY"
 SITE = f"""\

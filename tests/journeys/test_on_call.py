@@ -244,7 +244,7 @@ def test_who_looked_at_a_patient(on_call, broker, hand):
     me = on_call(hand)
     me.sign_in(ADMIN, PASSWORD)
     me.press("link", "Admin")
-    me.press("link", "Audit: who did or looked at what")
+    me.press("link", "Audit trail")
     me.write("Patient ID", PATIENT)
     me.choose("What", "viewed")
     me.press("button", "Search")

@@ -27,6 +27,7 @@ from broker.errors import BrokerError, Portable, TooManyTries
 from broker.hl7.mapping_file import MappingFileError
 from broker.placed_yaml import FileProblems, Problem
 from broker.site_file import SiteFileError
+from broker.workflow.configuration import FixedSiteFile, InvalidConfiguration
 
 WITH_ARGUMENTS_OF_THEIR_OWN = [
     IdentifierRefused("the key is no date", elements=(0x00400002,)),
@@ -35,6 +36,8 @@ WITH_ARGUMENTS_OF_THEIR_OWN = [
     FileProblems([Problem("broker.yaml", 3, 1, "listen", "is no mapping")]),
     SiteFileError([Problem("broker.yaml", 3, 1, "listen", "is no mapping")]),
     MappingFileError([Problem("orm.yaml", 3, 1, "PID-3", "is no path")]),
+    InvalidConfiguration(["broker.yaml:3:1: listen: is no mapping"]),
+    FixedSiteFile("it is mounted", ["broker config rollback 6"]),
     ConnectFailed(Phase.TLS, "the certificate is not trusted", is_configuration=True),
     TooManyTries(30),
     AssociationRejected(1, 1, 7),

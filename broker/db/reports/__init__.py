@@ -7,6 +7,7 @@ from broker.db.reports.alerts import SqlAlertReports
 from broker.db.reports.audit import AuditReports
 from broker.db.reports.board import SqlBoardReports
 from broker.db.reports.captures import SqlCaptureReports
+from broker.db.reports.configurations import SqlConfigurationReports
 from broker.db.reports.deliveries import DeliveryReports
 from broker.db.reports.destinations import DestinationReports
 from broker.db.reports.devices import SqlDeviceReports
@@ -53,6 +54,7 @@ class SqlReports(
     TimelineReports,
     TrendReports,
     SqlAlertReports,
+    SqlConfigurationReports,
     MetricReports,
     SqlTrailReports,
 ):

@@ -9,6 +9,8 @@ from broker.web.api import (
     alerts,
     audit,
     captures,
+    certificates,
+    configuration,
     deliveries,
     devices,
     find,
@@ -47,5 +49,7 @@ for _noun in (
     alerts,
     accounts,
     audit,
+    configuration,
+    certificates,
 ):
     router.include_router(_noun.router)
