@@ -66,11 +66,12 @@ LEADS = {
 """They may print no name, but what became of one patient."""
 SHOWS_NOBODY = {
     "alerts list", "alerts ack", "alerts test", "captures list", "captures start", "captures stop", "captures delete", "captures download", "maintenance list", "maintenance add", "maintenance end",
-    "audit verify", "audit list", "audit collectors", "backup", "restore", "config check", "db migrate", "deliveries retry", "deliveries cancel",
+    "audit verify", "audit list", "audit collectors", "backup", "restore", "config check", "config history", "config show",
+    "config diff", "config apply", "config rollback", "db migrate", "deliveries retry", "deliveries cancel",
     "demo", "destinations list", "destinations check", "destinations pause", "destinations drain",
     "destinations resume", "devices list", "devices knocks", "devices show", "devices admit", "devices end",
     "devices passport", "handover", "health", "hl7 send", "probe", "run", "serve", "support-bundle", "tokens list", "tokens issue",
-    "tokens revoke", "users list", "users add", "users role", "users disable", "users enable", "users password",
+    "tokens revoke", "users list", "users add", "users role", "users disable", "users enable", "users password", "users sessions", "users sign-out",
 }  # fmt: skip
 READS = (
     "alerts list",
