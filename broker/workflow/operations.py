@@ -95,7 +95,7 @@ def act_on(delivery_id: int, asked: Asked, units_of_work: UnitsOfWork, clock: Cl
         if is_repeat(uow, asked.key, now=now):
             return False
         changed = act_in(uow, uow.deliveries.get(delivery_id), asked, now=now)
-        if changed:
+        if changed or asked.key is not None:  # a repeat must find the key, and not be done when it could be
             uow.commit()
         return changed
 

@@ -19,6 +19,7 @@ from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.workflow import bulk
 from broker.workflow.alert_operations import AlertOperations
+from broker.workflow.idempotency import request_key
 from broker.workflow.operations import Act, Asked
 from broker.workflow.overview_port import HealthPart
 from broker.workflow.ports import CheckResult
@@ -356,6 +357,15 @@ def test_a_program_previews_and_acts_on_many_and_repeating_its_request_changes_n
     told = desk.client.get(first.headers["location"]).json()
     assert (told["state"], told["changed"]) == ("DONE", 3)
     assert desk.states(keys) == [S.CANCELLED] * 3
+
+
+def test_a_key_that_came_when_nothing_was_to_be_done_is_not_done_later(desk):
+    (key,) = desk.owe(1, S.PENDING)
+    asked = Asked(Act.RETRY, "anna", key=request_key("k", actor="anna", asked="retry"))
+    assert desk.actions.act(key, asked) is False, "it is due already"
+    desk.actions.act(key, Asked(Act.CANCEL, "anna"))
+    assert desk.actions.act(key, asked) is False
+    assert desk.states([key]) == [S.CANCELLED]
 
 
 def test_a_repeated_retry_of_one_delivery_does_not_send_it_twice(desk):
