@@ -12,6 +12,7 @@ from broker.cli import (
     audit,
     backup,
     captures,
+    completion,
     config,
     database,
     deliveries,
@@ -57,6 +58,7 @@ def root(
 
 serving.add_to(app)
 backup.add_to(app)
+completion.add_to(app)
 demo.add_to(app)
 find.add_to(app)
 handover.add_to(app)

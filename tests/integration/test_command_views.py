@@ -66,7 +66,7 @@ LEADS = {
 """They may print no name, but what became of one patient."""
 SHOWS_NOBODY = {
     "alerts list", "alerts ack", "alerts test", "captures list", "captures start", "captures stop", "captures delete", "captures download", "maintenance list", "maintenance add", "maintenance end",
-    "audit verify", "audit list", "audit collectors", "backup", "restore", "config check", "config history", "config show",
+    "audit verify", "audit list", "audit collectors", "backup", "restore", "completion", "config check", "config history", "config show",
     "config diff", "config apply", "config rollback", "db migrate", "deliveries retry", "deliveries cancel",
     "demo", "destinations list", "destinations check", "destinations pause", "destinations drain",
     "destinations resume", "devices list", "devices knocks", "devices show", "devices admit", "devices end",
