@@ -96,6 +96,8 @@ SHOWS = {
 """What shows a patient: how it is asked -> what is sent."""
 
 TAKEN_AWAY = {
+    "POST /api/audit/search",
+    "POST /api/audit/verify",
     "GET /admin/audit",
     "POST /admin/audit",
     "POST /admin/audit/verify",
@@ -106,7 +108,19 @@ TAKEN_AWAY = {
 """The trail itself, and files: an event of their own says who read or took away what."""
 
 SHOWS_NOBODY = {
-    "GET /needs",
+    "GET /admin/certificates", "GET /admin/configuration", "GET /admin/configuration/diff",
+    "GET /admin/configuration/{configuration_id}", "GET /api/certificates", "GET /api/configuration",
+    "GET /api/configuration/diff", "GET /api/configuration/history",
+    "GET /api/configuration/versions/{configuration_id}", "POST /admin/configuration",
+    "POST /admin/configuration/check", "POST /admin/configuration/reload",
+    "POST /admin/configuration/{configuration_id}/rollback", "POST /api/configuration",
+    "POST /api/configuration/check", "POST /api/configuration/reload",
+    "POST /api/configuration/versions/{configuration_id}/rollback",
+    "GET /needs", "GET /api/session", "GET /api/sessions", "POST /api/sessions/{session_id}/end",
+    "POST /admin/sessions/{session_id}/end", "GET /api/accounts", "POST /api/accounts", "GET /api/accounts/{name}",
+    "POST /api/accounts/{name}/role", "POST /api/accounts/{name}/disable", "POST /api/accounts/{name}/enable",
+    "POST /api/accounts/{name}/password", "GET /api/tokens", "POST /api/tokens",
+    "POST /api/tokens/{token_id}/revoke", "GET /api/audit/collectors",
     "GET /admin/captures", "POST /admin/captures", "POST /admin/captures/{capture}/stop",
     "POST /admin/captures/{capture}/delete", "GET /api/captures", "POST /api/captures",
     "GET /api/captures/{capture}", "DELETE /api/captures/{capture}", "POST /api/captures/{capture}/stop",
@@ -140,7 +154,15 @@ SHOWS_NOBODY = {
 IDS = {
     "name": "archive", "ae_title:path": "CT1", "ae_title": "CT1", "study_instance_uid": STUDY,
 }  # fmt: skip
-OF_ACCOUNTS = ("/admin/accounts", "/admin/tokens", "/sign-", "/account/password")
+OF_ACCOUNTS = (
+    "/admin/accounts",
+    "/admin/tokens",
+    "/admin/sessions",
+    "/api/accounts",
+    "/api/session",
+    "/sign-",
+    "/account/password",
+)
 
 
 @pytest.fixture
