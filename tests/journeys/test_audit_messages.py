@@ -43,7 +43,6 @@ def test_what_happens_is_told_a_collector_and_what_it_missed_when_it_is_back(tmp
         wait_until(
             lambda: reports.collectors()[0].failing_since, timeout_s=60, what="the collector's absence"
         )
-        engine.dispose()
         collector.start()
         lines = collector.wait_for(
             lambda lines: (
@@ -62,6 +61,9 @@ def test_what_happens_is_told_a_collector_and_what_it_missed_when_it_is_back(tmp
         assert started <= {"hl7", "dicom", "sweep", "web"}
         numbers = {line.number for line in lines}
         assert numbers <= set(range(1, max(numbers) + 1))
+        # They count as handed over a moment after they arrived.
+        wait_until(lambda: not reports.collectors()[0].failing_since, timeout_s=60, what="its being back")
+        engine.dispose()
         (line,) = broker.json("audit", "collectors")
         assert (line["name"], line["protocol"], line["state"]) == ("siem", "tls", "up")
         assert "HAYDN" not in broker.log.read_text()
