@@ -270,7 +270,7 @@ def fill_up(broker, folder):
     engine.dispose()
     return {
         "day": f"{now:%Y-%m-%d}",
-        "order": next(one["order_id"] for one in broker.api("orders?q=EVERY1")),
+        "order": next(one["order_id"] for one in broker.search("orders", "EVERY1")),
         "message": broker.api("messages?limit=1")[0]["message_id"],
         "sent": sent,
         "dead": dead[0]["id"],
