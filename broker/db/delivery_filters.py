@@ -12,6 +12,11 @@ from broker.workflow.selection import Selection
 
 def selected(selection: Selection) -> list[ColumnElement[bool]]:
     """Answer the conditions of a selection; deliveries of synthetic exams fit none."""
+    return [*fitting(selection), of_patients(DELIVERY.c.study_instance_uid)]
+
+
+def fitting(selection: Selection) -> list[ColumnElement[bool]]:
+    """Answer the conditions of a selection that deliveries of synthetic exams fit as well."""
     conditions = [
         column == value
         for column, value in (
@@ -37,5 +42,4 @@ def selected(selection: Selection) -> list[ColumnElement[bool]]:
         conditions.append(DELIVERY.c.id.in_(selection.ids))
     if selection.up_to is not None:
         conditions.append(listed_by(selection.state) <= selection.up_to)
-    conditions.append(of_patients(DELIVERY.c.study_instance_uid))
     return conditions

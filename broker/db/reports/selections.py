@@ -8,11 +8,12 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, case, exists, func, select
 
-from broker.db.delivery_filters import selected
+from broker.db.delivery_filters import fitting, selected
 from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state
 from broker.db.reports.reading import Reader, mappings
 from broker.db.repositories.bulk_operations import bulk_operation_of
 from broker.db.schema import BULK_OPERATION, DELIVERY, DELIVERY_ITEM, INSTANCE
+from broker.db.synthetic import is_synthetic
 from broker.domain.causes import cause_named
 from broker.domain.delivery import DeliveryState, ItemState
 from broker.errors import NotFound
@@ -78,11 +79,19 @@ class SelectionReports(Reader):
             for state in DeliveryState:  # each has an index of its own
                 if selection.state not in {None, state}:
                     continue
-                its = selected(replace(selection, state=state))
                 if state is DeliveryState.DELIVERED:
-                    number = connection.execute(select(func.count()).select_from(DELIVERY).where(*its))
-                    counts.append(SelectionCount("", "", state.value, int(number.scalar_one()), 0))
+                    # Of very many, so each is looked at only once: those of synthetic exams are taken off the number.
+                    count = (
+                        select(func.count())
+                        .select_from(DELIVERY)
+                        .where(*fitting(replace(selection, state=state)))
+                    )
+                    synthetic = count.where(is_synthetic(DELIVERY.c.study_instance_uid))
+                    number = int(connection.execute(count).scalar_one())
+                    number -= int(connection.execute(synthetic).scalar_one())
+                    counts.append(SelectionCount("", "", state.value, number, 0))
                     continue
+                its = selected(replace(selection, state=state))
                 statement = (
                     select(
                         GROUPED_DESTINATION.label("destination"),
