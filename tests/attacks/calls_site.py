@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from broker.db.engine import open_engine
 from broker.db.unit_of_work import SqlUnitsOfWork
+from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.service import ServiceError
 from broker.dicom.services.storage import StorageService
 from broker.domain.steps import PerformedStatus
@@ -142,8 +143,11 @@ class Site:
 
     def _store(self) -> bool:
         request = SimpleNamespace(
-            command=SimpleNamespace(
-                affected_sop_class_uid=CT, affected_sop_instance_uid=UID, has_data_set=True
+            command=Command(
+                field=CommandField.C_STORE_RQ,
+                affected_sop_class_uid=CT,
+                affected_sop_instance_uid=UID,
+                has_data_set=True,
             ),
             context=SimpleNamespace(transfer_syntax=EXPLICIT),
             peer=SimpleNamespace(
