@@ -12,7 +12,7 @@ from broker.workflow.bulk import Wanted
 from broker.workflow.devices import Welcome, admit, end_admission
 from broker.workflow.devices_port import Admission
 from broker.workflow.holds import Hold
-from broker.workflow.idempotency import RequestKey
+from broker.workflow.idempotency import RequestKey, Requests
 from broker.workflow.operations import Act, Asked, Target
 from broker.workflow.ports import BulkOperation
 from broker.workflow.preview import Preview, preview
@@ -26,6 +26,7 @@ class Actions:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self.requests = Requests(broker.units_of_work, broker.clock)
         self._tests = DestinationTests(broker.units_of_work, broker.clock, broker.check_destination)
 
     def act(self, delivery: int, asked: Asked) -> bool:
@@ -56,9 +57,9 @@ class Actions:
             self._broker.units_of_work, self._broker.clock, kind_of=self._kind_of, is_over=is_over
         )
 
-    def stop(self, operation: int, *, actor: str) -> bool:
+    def stop(self, operation: int, *, actor: str, key: RequestKey | None = None) -> bool:
         """Do no more of an act on many."""
-        return bulk.stop(operation, self._broker.units_of_work, self._broker.clock, actor=actor)
+        return bulk.stop(operation, self._broker.units_of_work, self._broker.clock, actor=actor, key=key)
 
     def pause(self, destination: str, hold: Hold) -> bool:
         """Hold a destination."""
@@ -93,9 +94,9 @@ class Actions:
         """Let a device in for a time; the listeners know within two seconds."""
         return admit(welcome, self._broker.units_of_work, self._broker.clock)
 
-    def end_admission(self, admission: int, *, actor: str) -> bool:
+    def end_admission(self, admission: int, *, actor: str, key: RequestKey | None = None) -> bool:
         """Let a device in no longer; False when that was over already."""
-        return end_admission(admission, self._broker.units_of_work, self._broker.clock, actor=actor)
+        return end_admission(admission, self._broker.units_of_work, self._broker.clock, actor=actor, key=key)
 
     def retry(self, delivery: int, *, actor: str) -> None:
         """Try a delivery again now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta, tzinfo
 from functools import cached_property
@@ -438,18 +438,19 @@ def migrate_database(config: Path, data_dir: Path) -> str:
     return revision
 
 
-def back_up(config: Path, data_dir: Path, target: Path) -> str:
+def back_up(config: Path, data_dir: Path, target: Path, told: Callable[[int, int], None]) -> str:
     """Write a consistent copy of database and images beside whatever runs; answer what was written."""
     with open_broker(config, data_dir) as broker:
-        manifest = backup(broker.engine, broker.data_dir / IMAGES, target.absolute(), now=broker.clock.now())
+        images, now = broker.data_dir / IMAGES, broker.clock.now()
+        manifest = backup(broker.engine, images, target.absolute(), now=now, told=told)
     return f"{target}: schema {manifest.schema}, written {manifest.created_at}"
 
 
-def bring_back(config: Path, data_dir: Path, source: Path) -> str:
+def bring_back(config: Path, data_dir: Path, source: Path, told: Callable[[int, int], None]) -> str:
     """Put a backup into an empty data directory and database. Raises Conflict when they are not empty."""
     read_site(config, os.environ)
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     url = database_url(data_dir, read_environment(os.environ).database_url)
-    manifest = restore(url, data_dir / IMAGES, source.absolute())
+    manifest = restore(url, data_dir / IMAGES, source.absolute(), told=told)
     return f"{data_dir}: schema {manifest.schema}, of {manifest.created_at}"

@@ -25,10 +25,13 @@ from broker.cli import (
     images,
     maintenance,
     messages,
+    operations,
     orders,
+    overview,
     probe,
     routes,
     serving,
+    sources,
     support,
     tokens,
     users,
@@ -62,6 +65,7 @@ completion.add_to(app)
 demo.add_to(app)
 find.add_to(app)
 handover.add_to(app)
+overview.add_to(app)
 probe.add_to(app)
 support.add_to(app)
 for noun in (
@@ -72,9 +76,11 @@ for noun in (
     images,
     routes,
     deliveries,
+    operations,
     destinations,
     devices,
     captures,
+    sources,
     messages,
     hl7,
     config,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -15,8 +14,10 @@ from broker.cli.context import (
     JsonOption,
     LimitOption,
     open_cli,
+    plain,
     show,
 )
+from broker.cli.users import caller
 
 app = typer.Typer(name="alerts", help="What is wrong, and who is told.", no_args_is_help=True)
 _COLUMNS = ["id", "severity", "kind", "headline", "first_seen_at", "acknowledged_by"]
@@ -33,8 +34,30 @@ def list_(
 ) -> None:
     """List open alerts, the worst first."""
     with open_cli(config, data_dir) as broker:
-        rows = broker.reports.recent_alerts(limit=limit) if over else broker.reports.open_alerts()[:limit]
+        found = broker.reports.recent_alerts(limit=limit) if over else broker.reports.open_alerts()[:limit]
+        told = broker.reports.notices([alert.id for alert in found])
+    rows = [plain(alert) | {"notices": told.get(alert.id, [])} for alert in found]
     show(rows, as_json=as_json, columns=[*_COLUMNS, "recovered_at"] if over else _COLUMNS)
+
+
+@app.command("show")
+def show_(
+    alert_id: Annotated[int, typer.Argument(min=1)],
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Show one alert, what to do about it, and what was told of it over which channel."""
+    with open_cli(config, data_dir) as broker:
+        alert = broker.reports.alert(alert_id)
+        notices = broker.reports.notices([alert_id]).get(alert_id, [])
+    if as_json:
+        show([{**plain(alert), "notices": notices}], as_json=True, columns=())
+        return
+    show([alert], as_json=False, columns=[*_COLUMNS, "state"])
+    print(alert.action)
+    show(notices, as_json=False, columns=["created_at", "channel", "notice", "state", "attempts", "said"])
 
 
 @app.command("ack")
@@ -46,7 +69,7 @@ def ack(
 ) -> None:
     """Take an alert in hand: no reminder comes."""
     with open_cli(config, data_dir) as broker:
-        is_new = broker.alerts.acknowledge(alert_id, actor=getpass.getuser())
+        is_new = broker.alerts.acknowledge(alert_id, actor=caller().name)
         alert = broker.reports.alert(alert_id)
     print(f"{alert_id}: in hand of {alert.acknowledged_by}{'' if is_new else ' already'}")
 

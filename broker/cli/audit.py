@@ -15,6 +15,7 @@ from broker.cli.context import (
     JsonOption,
     LimitOption,
     open_cli,
+    progress,
     show,
 )
 from broker.cli.users import caller
@@ -30,7 +31,8 @@ def verify(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR)
     from broker.db.seal import verify_events
 
     with open_cli(config, data_dir) as broker:
-        found = verify_events(broker.engine)
+        with progress("events") as told:
+            found = verify_events(broker.engine, told=told)
         broker.access.audit.read(caller(), how="verified")
     for problem in found.problems:
         print(problem)

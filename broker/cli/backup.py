@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption
+from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +25,9 @@ def backup(
     """Write a consistent copy of database and images while the broker runs."""
     from broker.bootstrap import back_up
 
-    print(back_up(config, data_dir, target))
+    with progress("images") as told:
+        written = back_up(config, data_dir, target, told)
+    print(written)
 
 
 def restore(
@@ -37,4 +39,6 @@ def restore(
     """Put a backup into an empty data directory and an empty database."""
     from broker.bootstrap import bring_back
 
-    print(bring_back(config, data_dir, source))
+    with progress("images") as told:
+        brought = bring_back(config, data_dir, source, told)
+    print(brought)

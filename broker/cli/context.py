@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,6 +41,22 @@ def open_cli(config: Path, data_dir: Path) -> Broker:
     return open_broker(config, data_dir, role="cli")
 
 
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far long work is: on a terminal, beside what is printed; nothing anywhere else.
+
+    What it answers is told how much is done, and of how much.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(what, total=None)
+        yield lambda done, of: bars.update(bar, completed=done, total=of)
+
+
 def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str]) -> None:
     """Print rows as a list of JSON objects, or `columns` of them as a table."""
     if as_json:
@@ -59,7 +76,7 @@ def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Answer what json can write: dataclasses as objects, instants in ISO 8601."""
+    """Answer what json can write: dataclasses as objects, instants in ISO 8601, spans in seconds."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -68,6 +85,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Path):

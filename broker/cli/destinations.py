@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.users import caller
+from broker.cli.viewing import listed
+from broker.workflow.destination_view import read_destination
 from broker.workflow.holds import Hold
 
 app = typer.Typer(name="destinations", help="Where deliveries go.", no_args_is_help=True)
+_COLUMNS = ["destination", "state", "waiting", "oldest", "dead", "reason"]
 
 
 @app.command("list")
@@ -21,7 +24,7 @@ def list_(
     """List destinations with their queues."""
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.destinations(now=broker.clock.now())
-    show(rows, as_json=as_json, columns=["destination", "state", "waiting", "oldest", "dead", "reason"])
+    show(rows, as_json=as_json, columns=_COLUMNS)
 
 
 @app.command("check")
@@ -54,41 +57,70 @@ Reason = Annotated[str, typer.Option(help="Why; shown on its page and kept.")]
 Until = Annotated[datetime | None, typer.Option(help="It resumes by itself then; in the site's time.")]
 
 
-@app.command("pause")
-def pause(
+@app.command("show")
+def show_(
     name: str,
     *,
-    reason: Reason = "",
-    until: Until = None,
+    as_json: JsonOption = False,
     config: ConfigOption = CONFIG,
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
-    """Hold a destination; its deliveries wait."""
+    """Show one destination: its queue, settings in force, errors of a day, last tries and its last test."""
+    from broker.dashboard import destination_facts
+
     with open_cli(config, data_dir) as broker:
-        end = until.replace(tzinfo=broker.zone) if until else None
-        broker.actions.pause(name, Hold(getpass.getuser(), reason, end))
-    print(f"{name}: paused")
+        view = read_destination(broker.reports, name, now=broker.clock.now())
+        facts = destination_facts(broker, name)
+        listed(
+            broker, view.conversation, command="destinations show"
+        )  # what a peer answered may name the patient
+    if as_json:
+        show([{"destination": view, "facts": facts}], as_json=True, columns=())
+        return
+    show([view.line], as_json=False, columns=_COLUMNS)
+    if facts is None:
+        print("It is not in the site file any more.")
+    for key, value in facts.settings.items() if facts else ():
+        print(f"{key:24}  {value}")
+    if view.test.check is not None:
+        said = view.test.check.said
+        print(f"last test {view.test.check.at:%Y-%m-%d %H:%M:%S}Z: {said.get('detail') or said.get('state')}")
+    for about, rows, columns in (
+        ("errors of a day", view.failures, ["title", "tries", "last", "example"]),
+        ("dead", view.causes, ["cause", "deliveries", "oldest", "advice"]),
+        ("last tries", view.conversation, ["at", "delivery", "outcome", "attempt", "reason", "duration_s"]),
+    ):
+        if rows:
+            print(f"\n{about}")
+            show(rows, as_json=False, columns=columns)
 
 
-@app.command("drain")
-def drain(
-    name: str,
-    *,
-    reason: Reason = "",
-    until: Until = None,
-    config: ConfigOption = CONFIG,
-    data_dir: DataDirOption = DATA_DIR,
-) -> None:
-    """Send what waits, hold what comes; then it is paused."""
-    with open_cli(config, data_dir) as broker:
-        end = until.replace(tzinfo=broker.zone) if until else None
-        broker.actions.drain(name, Hold(getpass.getuser(), reason, end))
-    print(f"{name}: draining")
+def _add_hold(name: str, about: str, done: str) -> None:
+    """Add the command of a hold; both take the same."""
+
+    @app.command(name, help=about)
+    def command(
+        destination: Annotated[str, typer.Argument(metavar="NAME")],
+        *,
+        reason: Reason = "",
+        until: Until = None,
+        config: ConfigOption = CONFIG,
+        data_dir: DataDirOption = DATA_DIR,
+    ) -> None:
+        with open_cli(config, data_dir) as broker:
+            end = until.replace(tzinfo=broker.zone) if until else None
+            hold = broker.actions.drain if name == "drain" else broker.actions.pause
+            hold(destination, Hold(caller().name, reason, end))
+        print(f"{destination}: {done}")
+
+
+_add_hold("pause", "Hold a destination; its deliveries wait.", "paused")
+_add_hold("drain", "Send what waits, hold what comes; then it is paused.", "draining")
 
 
 @app.command("resume")
 def resume(name: str, *, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
     """Let a paused destination go on."""
     with open_cli(config, data_dir) as broker:
-        broker.actions.resume(name, actor=getpass.getuser())
+        broker.actions.resume(name, actor=caller().name)
     print(f"{name}: up")

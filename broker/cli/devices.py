@@ -6,10 +6,22 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    LimitOption,
+    open_cli,
+    show,
+)
 from broker.cli.users import caller
+from broker.cli.viewing import listed
 from broker.errors import NotFound
 from broker.workflow.devices import Welcome, hours, read_devices, told_device, told_knocks
+from broker.workflow.entries import asked_like
+from broker.workflow.reports_port import MAX_PAGE
 
 app = typer.Typer(name="devices", help="Who talks to us, and who knocks in vain.", no_args_is_help=True)
 
@@ -72,6 +84,40 @@ def show_(
             f"refused {one['number']}x, last {one['last_at']:%Y-%m-%d %H:%M:%S}Z: {one['why']}. {one['advice']}"
         )
     show(talks, as_json=False, columns=["began_at", "address", "served", "refused", "end", "implementation"])
+
+
+@app.command("worklist")
+def worklist(
+    ae_title: str,
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List the steps a device would be shown now, asking as it last did, in the order it is told them."""
+    from broker.device_facts import seen_by
+
+    with open_cli(config, data_dir) as broker:
+        asked = asked_like(broker.reports.last_query(ae_title))
+        rows = broker.reports.worklist_steps(seen_by(broker, ae_title, asked)[:MAX_PAGE])
+        listed(broker, rows, command="devices worklist")
+    columns = ["start", "patient_name", "patient_id", "modality", "description", "accession_number", "status"]
+    show(rows, as_json=as_json, columns=columns)
+
+
+@app.command("admissions")
+def admissions(
+    *,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """List who was let in for a time, the newest first."""
+    with open_cli(config, data_dir) as broker:
+        rows = broker.reports.admissions(limit=limit)
+    columns = ["id", "ae_title", "address", "since", "until", "reason", "actor", "ended_at", "ended_by"]
+    show(rows, as_json=as_json, columns=columns)
 
 
 @app.command("admit")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.users import caller
 from broker.workflow.alert_operations import Planned
 
 app = typer.Typer(name="maintenance", help="When work is done on purpose.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def add(
     """Say that work goes on: nobody is told about it while it lasts."""
     with open_cli(config, data_dir) as broker:
         starts_at = begin.replace(tzinfo=broker.zone) if begin else None
-        planned = Planned(until.replace(tzinfo=broker.zone), reason, getpass.getuser(), about, starts_at)
+        planned = Planned(until.replace(tzinfo=broker.zone), reason, caller().name, about, starts_at)
         key = broker.alerts.plan(planned)
     print(f"maintenance {key} of {about or 'everything'}: planned")
 
@@ -51,5 +51,5 @@ def end(
 ) -> None:
     """End a maintenance, or call a planned one off."""
     with open_cli(config, data_dir) as broker:
-        ended = broker.alerts.end(window_id, actor=getpass.getuser())
+        ended = broker.alerts.end(window_id, actor=caller().name)
     print(f"maintenance {window_id}: {'ended' if ended else 'was over'}")

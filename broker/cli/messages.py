@@ -58,19 +58,33 @@ def list_(
 
 
 @app.command("show")
-def show_(message_id: int, *, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
-    """Print one message as it came, one segment per line, and what we answered."""
+def show_(
+    message_id: Annotated[
+        int, typer.Argument(help="Of a message received; with --sent, the delivery of one sent.")
+    ],
+    *,
+    sent: Annotated[bool, typer.Option("--sent", help="One we sent.")] = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Print one message as it came or went, one segment per line, and what was answered."""
+    answer: bytes | None = None
     with open_cli(config, data_dir) as broker:
-        found = broker.reports.message(message_id)
-        opened(broker, _message(found), command="messages show")
-        raw, answer = found.raw, found.answer
+        if sent:
+            line, raw = broker.reports.sent_message(message_id)
+            answer = (line.reason or "").encode()
+            shown = Shown(Subject.DELIVERY, message_id, None, line.order_id)
+        else:
+            found = broker.reports.message(message_id)
+            raw, answer, shown = found.raw, found.answer, _message(found)
+        opened(broker, shown, command="messages show")
     print(raw.decode("utf-8", "backslashreplace").replace("\r", "\n"))
     if answer:
         print(answer.decode("utf-8", "backslashreplace").replace("\r", "\n"))
 
 
 @app.command("sent")
-def sent(
+def list_sent(
     *,
     state: str = "",
     destination: str = "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from broker.cli.context import (
@@ -17,9 +19,14 @@ from broker.cli.context import (
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
 from broker.workflow.audit import Shown
+from broker.workflow.entries import values_of
 from broker.workflow.reports_port import Page
 
 app = typer.Typer(name="orders", help="Imaging orders.", no_args_is_help=True)
+_COLUMNS = [
+    *("order_id", "accession_number", "patient_id", "patient_name"),
+    *("procedure", "status", "missing"),
+]
 
 
 @app.command("list")
@@ -36,19 +43,27 @@ def list_(
     with open_cli(config, data_dir) as broker:
         rows = broker.reports.orders(status=status, incomplete=incomplete, page=Page(limit=limit))
         listed(broker, rows, command="orders list")
-    show(
-        rows,
-        as_json=as_json,
-        columns=[
-            "order_id",
-            "accession_number",
-            "patient_id",
-            "patient_name",
-            "procedure",
-            "status",
-            "missing",
-        ],
-    )
+    show(rows, as_json=as_json, columns=_COLUMNS)
+
+
+@app.command("show")
+def show_(
+    order_id: Annotated[int, typer.Argument(min=1)],
+    *,
+    as_json: JsonOption = False,
+    config: ConfigOption = CONFIG,
+    data_dir: DataDirOption = DATA_DIR,
+) -> None:
+    """Show one order: every value scanners are told, with its source."""
+    with open_cli(config, data_dir) as broker:
+        line = broker.reports.order(order_id)
+        values = values_of([entry for entry, _ in broker.reports.order_entries(order_id)])
+        opened(broker, Shown(Subject.ORDER, order_id, None, order_id), command="orders show")
+    if as_json:
+        show([{"order": line, "entry": values}], as_json=True, columns=())
+        return
+    show([line], as_json=False, columns=_COLUMNS)
+    show(values, as_json=False, columns=["level", "keyword", "value", "source"])
 
 
 @app.command("timeline")

@@ -10,12 +10,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from broker import __version__
 from broker.db.dump import assert_empty, dumped, is_dump_for, load
@@ -48,7 +48,23 @@ class Manifest:
     """Images that were missing or had changed when the backup was made; everything else is in it."""
 
 
-def backup(engine: Engine, images: Path, target: Path, *, now: datetime, actor: str = "broker") -> Manifest:
+Told = Callable[[int, int], None]
+"""Hears how many images are done, and of how many."""
+
+
+def _nobody(done: int, of: int) -> None:
+    """Hear nothing."""
+
+
+def backup(
+    engine: Engine,
+    images: Path,
+    target: Path,
+    *,
+    now: datetime,
+    actor: str = "broker",
+    told: Told = _nobody,
+) -> Manifest:
     """Write a backup into `target`, a directory to be made. It is there whole, or not at all."""
     if target.exists():
         raise Conflict(f"{target} exists already")
@@ -61,8 +77,10 @@ def backup(engine: Engine, images: Path, target: Path, *, now: datetime, actor: 
     count = size_bytes = 0
     with dumped(engine, part) as (dump, connection):
         schema = str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one())
+        most = int(connection.execute(select(func.count()).select_from(INSTANCE)).scalar_one())
         with (part / FILE_LIST).open("x", encoding="utf-8") as lines:
-            for instance in _instances(connection):
+            for number, instance in enumerate(_instances(connection)):
+                told(number, most)
                 try:
                     digest = _copy_checked(images / instance.path, part / FILES / instance.path, instance)
                 except (OSError, Conflict) as error:
@@ -93,7 +111,7 @@ def backup(engine: Engine, images: Path, target: Path, *, now: datetime, actor: 
     return manifest
 
 
-def restore(url: str, images: Path, source: Path) -> Manifest:
+def restore(url: str, images: Path, source: Path, *, told: Told = _nobody) -> Manifest:
     """Put a backup into an empty database and an empty folder of images. Raises Conflict when they are not.
 
     Everything is checked against the manifest before anything is written; the database comes last, so that a
@@ -116,7 +134,8 @@ def restore(url: str, images: Path, source: Path) -> Manifest:
         if _sha256(source / FILES / line["path"]) != line["sha256"]:
             raise Conflict(f"{line['path']} is not what was backed up")
     images.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for line in _file_list(source):
+    for number, line in enumerate(_file_list(source)):
+        told(number, manifest.files)
         place = images / line["path"]
         place.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         shutil.copyfile(source / FILES / line["path"], place)

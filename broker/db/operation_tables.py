@@ -46,4 +46,6 @@ class IdempotencyKeyRow(SQLModel, table=True):
     """SHA-256 of what was asked: one key stands for one request."""
     subject: int | None = Field(default=None, sa_column=Column(Id, nullable=True))
     """Row that was made."""
+    answer: str | None = _text()
+    """What was answered, as JSON; NULL: not yet, or that was lost."""
     expires_at: datetime = _instant(index=True)

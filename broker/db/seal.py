@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC
@@ -94,17 +94,25 @@ def _locked_head(transaction: Transaction) -> tuple[int, bytes]:
     return int(row["seal_no"]), bytes(row["seal"])
 
 
-def verify_events(engine: Engine, *, batch: int = 1000) -> Verification:
-    """Walk along the whole chain in one state of the database. Raises DatabaseUnavailable."""
+def verify_events(
+    engine: Engine, *, batch: int = 1000, told: Callable[[int, int], None] = lambda _, __: None
+) -> Verification:
+    """Walk along the whole chain in one state of the database; `told` hears how far it is of how much.
+
+    Raises DatabaseUnavailable.
+    """
     problems: list[str] = []
     checked = 0
     with reading(engine) as connection:
         number, seal = 0, START
+        length = int(connection.execute(select(func.max(EVENT.c.seal_no))).scalar_one() or 0)
         for row in _chain(connection, batch):
             if problem := _problem(number, seal, row):
                 problems.append(problem)
             number, seal = int(row["seal_no"]), bytes(row["seal"] or b"")
             checked += 1
+            if checked % batch == 0:
+                told(checked, max(length, checked))
             if len(problems) >= _MAX_PROBLEMS:
                 break
         else:

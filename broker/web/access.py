@@ -192,6 +192,15 @@ def served_routes(app: FastAPI) -> Iterator[RouteContext]:
             raise TypeError(f"{route.path} cannot declare who may use it")
 
 
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """Answer the methods that are served under a path."""
+    found: set[str] = set()
+    for route in served_routes(app):
+        if route.path_regex.match(path):
+            found |= route.methods or set()
+    return sorted(found)
+
+
 def refuse_undeclared(app: FastAPI) -> None:
     """Raise TypeError naming a route that does not declare who may use it."""
     for route in served_routes(app):

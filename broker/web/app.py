@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import BrokerError, NotSignedIn
 from broker.web import api, security
-from broker.web.access import TheViewer, identify, refuse_undeclared, turned_out
+from broker.web.access import TheViewer, identify, methods_of, refuse_undeclared, turned_out
 from broker.web.api import metrics
+from broker.web.api.contract import contract
+from broker.web.api.once import AnsweredBefore
 from broker.web.live import LiveOverview
 from broker.web.navigation import places_of
-from broker.web.openapi import described
 from broker.web.pages import (
     admin,
     alerts,
@@ -46,6 +47,7 @@ from broker.web.pages import (
     worklist,
 )
 from broker.web.ports import Dashboard
+from broker.web.problems import is_program, problem
 from broker.web.rendering import Pages
 
 STATIC = Path(__file__).parent / "static"
@@ -70,7 +72,6 @@ def create_app(dashboard: Dashboard) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        max_body_size=security.MAX_BODY_BYTES,
     )
     app.state.dashboard = dashboard
     routers = [
@@ -112,9 +113,11 @@ def create_app(dashboard: Dashboard) -> FastAPI:
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi(_: TheViewer) -> dict[str, Any]:
-        return described(app)
+        return contract(app)
 
     refuse_undeclared(app)
+
+    app.add_middleware(security.BoundedBody)  # within the guard, whose receive would wrap what it raises
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -135,6 +138,10 @@ def create_app(dashboard: Dashboard) -> FastAPI:
     async def not_signed_in(request: Request, error: NotSignedIn) -> Response:
         return await _asked_to_sign_in(request, error)
 
+    @app.exception_handler(AnsweredBefore)
+    async def answered_before(_: Request, before: AnsweredBefore) -> Response:
+        return before.response()
+
     @app.exception_handler(BrokerError)
     async def broker_error(request: Request, error: BrokerError) -> Response:
         return await _problem(request, error.http_status, str(error))
@@ -146,13 +153,16 @@ def create_app(dashboard: Dashboard) -> FastAPI:
             detail = "There is no such page."
         response = await _problem(request, error.status_code, detail)
         response.headers.update(error.headers or {})
+        if error.status_code == 405:  # the router tells only of the first of several routes
+            response.headers["Allow"] = ", ".join(methods_of(app, request.url.path))
         return response
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return await _problem(request, 422, f"{where}: {first['msg']}")
+        errors = [_place(one) for one in error.errors()]
+        first = errors[0]
+        said = f"{first['where']}: {first['what']}" if first["where"] else first["what"]
+        return await _problem(request, 422, said, errors=errors)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, _: Exception) -> Response:
@@ -163,6 +173,12 @@ def create_app(dashboard: Dashboard) -> FastAPI:
 
     app.add_middleware(HeadAsGet)
     return app
+
+
+def _place(error: Mapping[str, Any]) -> dict[str, str]:
+    """Answer where a request is wrong and what is, without what was sent: that may be of a patient."""
+    inside, *where = error["loc"]
+    return {"in": str(inside), "where": ".".join(map(str, where)), "what": str(error["msg"])}
 
 
 class HeadAsGet:
@@ -191,7 +207,7 @@ async def _asked_to_sign_in(request: Request, error: NotSignedIn) -> Response:
     if request.headers.get("hx-request") == "true":
         # A part of a page renews itself: the whole page goes.
         return Response(status_code=401, headers={"HX-Redirect": "/sign-in"})
-    if _is_program(request):
+    if is_program(request):
         response = await _problem(request, 401, str(error))
         shown = "authorization" in request.headers
         response.headers["WWW-Authenticate"] = 'Bearer realm="worklist-broker"' + (
@@ -203,15 +219,12 @@ async def _asked_to_sign_in(request: Request, error: NotSignedIn) -> Response:
     )
 
 
-def _is_program(request: Request) -> bool:
-    return request.url.path.startswith("/api") or "text/html" not in request.headers.get("accept", "")
-
-
-async def _problem(request: Request, status: int, detail: str) -> Response:
-    """Answer RFC 9457 problem+json to programs and a page to people."""
-    if _is_program(request):
-        body = {"title": detail, "status": status, "instance": request.url.path}
-        return JSONResponse(body, status_code=status, media_type="application/problem+json")
+async def _problem(
+    request: Request, status: int, detail: str, *, errors: Sequence[Mapping[str, str]] = ()
+) -> Response:
+    """Answer problem+json to programs and a page to people."""
+    if is_program(request):
+        return problem(request, status, detail, errors=errors)
     with suppress(BrokerError):  # then the page is that of nobody
         await run_in_threadpool(identify, request)
     pages: Pages = request.app.state.pages

@@ -24,7 +24,7 @@ from broker.workflow.entries import Asked, EntryReports, Sight
 from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
 from broker.workflow.holds import Hold
-from broker.workflow.idempotency import RequestKey
+from broker.workflow.idempotency import RequestKey, Requests
 from broker.workflow.messages_port import MessageBoard, ReadAgain, SegmentPart
 from broker.workflow.operations import Asked as AskedAct
 from broker.workflow.operations import Target
@@ -57,6 +57,11 @@ class PageReports(
 class Actions(Protocol):
     """What a person may do here. Each raises a BrokerError, and then nothing has changed."""
 
+    @property
+    def requests(self) -> Requests:
+        """Requests that brought a key."""
+        ...
+
     def act(self, delivery: int, asked: AskedAct) -> bool:
         """Do an act to one delivery; False when there was nothing to change."""
         ...
@@ -77,7 +82,7 @@ class Actions(Protocol):
         """Work off one slice of an act on many now; the sweep does the rest."""
         ...
 
-    def stop(self, operation: int, *, actor: str) -> bool: ...
+    def stop(self, operation: int, *, actor: str, key: RequestKey | None = None) -> bool: ...
     def pause(self, destination: str, hold: Hold) -> bool: ...
     def drain(self, destination: str, hold: Hold) -> bool: ...
     def resume(
@@ -87,7 +92,7 @@ class Actions(Protocol):
         """Let a device in for a time."""
         ...
 
-    def end_admission(self, admission: int, *, actor: str) -> bool: ...
+    def end_admission(self, admission: int, *, actor: str, key: RequestKey | None = None) -> bool: ...
     def test(self, destination: str, *, actor: str) -> bool:
         """Talk to a destination off this thread; False when a test of it runs already."""
         ...

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import HTTPException, Request, Response
-from fastapi.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.web.ports import Front, Pace
+from broker.web.problems import refusal
 
 COOKIE = "broker_csrf"
 FIELD = "csrf"
@@ -41,9 +42,9 @@ def find_origin(request: Request, front: Front) -> Response | None:
     if not _is_among(peer, front.trusted):
         if is_loopback(peer):
             return None
-        return PlainTextResponse("These pages are served through their proxy only.", status_code=403)
+        return refusal(request, 403, "These pages are served through their proxy only.")
     if request.headers.get("x-forwarded-proto", "https").rpartition(",")[2].strip().lower() != "https":
-        return PlainTextResponse("Open the https address: a password needs TLS.", status_code=403)
+        return refusal(request, 403, "Open the https address: a password needs TLS.")
     request.state.is_secure = True
     # From the right: what stands further left was written by the client, and may say anything.
     for text in reversed(",".join(request.headers.getlist("x-forwarded-for")).split(",")[-32:]):
@@ -59,21 +60,44 @@ def find_origin(request: Request, front: Front) -> Response | None:
 def refuse(request: Request, *, hosts: frozenset[str] | None) -> Response | None:
     """Answer a refusal, or None when the request may go on to its page."""
     if hosts is not None and _host_name(request) not in hosts:
-        return PlainTextResponse("This host name is not served here.", status_code=421)
+        return refusal(request, 421, "This host name is not served here.")
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdecimal()):
-        return PlainTextResponse("The length of the request is no number.", status_code=400)
+        return refusal(request, 400, "The length of the request is no number.")
     if int(length[:20]) > MAX_BODY_BYTES:
-        return PlainTextResponse(_TOO_LARGE, status_code=413)
+        return refusal(request, 413, _TOO_LARGE)
     if request.method in SAFE:
         return None
+    if request.url.path.startswith("/api/") and not _is_json(request):
+        return refusal(request, 415, "The body must be application/json.")
     # A foreign site in the same browser must not be able to press our buttons.
     if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-        return PlainTextResponse("The request comes from another site.", status_code=403)
+        return refusal(request, 403, "The request comes from another site.")
     origin = request.headers.get("origin")
     if origin and origin.partition("://")[2] != request.headers.get("host"):
-        return PlainTextResponse("The request comes from another site.", status_code=403)
+        return refusal(request, 403, "The request comes from another site.")
     return None
+
+
+class BoundedBody:
+    """Ends a request whose body grows beyond MAX_BODY_BYTES; one sent in chunks has told no length."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count what the application reads. Raises 413 in it."""
+        taken = 0
+
+        async def bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MAX_BODY_BYTES:
+                raise HTTPException(413, _TOO_LARGE)
+            return message
+
+        await self._app(scope, bounded if scope["type"] == "http" else receive, send)
 
 
 class PaceKeeper:
@@ -97,8 +121,8 @@ class PaceKeeper:
         if left >= 1:
             return None
         wait_s = math.ceil((1 - left) / self._pace.per_s)
-        return PlainTextResponse(
-            "Too many requests; wait a moment.", status_code=429, headers={"Retry-After": str(wait_s)}
+        return refusal(
+            request, 429, "Too many requests; wait a moment.", headers={"Retry-After": str(wait_s)}
         )
 
 
@@ -176,6 +200,13 @@ def give_token(request: Request, response: Response) -> None:
 def is_loopback(address: str) -> bool:
     """Tell whether an address is this machine's own."""
     return _is_ip(address) and ipaddress.ip_address(address).is_loopback
+
+
+def _is_json(request: Request) -> bool:
+    """Tell whether the body is JSON, or there is none."""
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return not has_body or kind == "application/json"
 
 
 def _host_name(request: Request) -> str:

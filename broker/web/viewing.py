@@ -10,8 +10,8 @@ peers about them. A page that renews itself shows the same again: that is one vi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
@@ -21,7 +21,7 @@ from broker.web.ports import Dashboard
 from broker.workflow.audit import Shown
 from broker.workflow.find_port import Found
 from broker.workflow.selection import Selection
-from broker.workflow.shown import Line, shown_by, shown_in
+from broker.workflow.shown import Line, shown_as_meant, shown_by, shown_in
 
 
 class Viewing:
@@ -29,6 +29,25 @@ class Viewing:
 
     def __init__(self, request: Request) -> None:
         self._request = request
+
+    @property
+    def told(self) -> Sequence[Mapping[str, Any]]:
+        """Answer what this request has shown, as it is kept beside its answer."""
+        return [
+            {
+                "subject": one.subject.value,
+                "id": one.subject_id,
+                "study": one.study_instance_uid,
+                "order": one.order,
+            }
+            for one in getattr(self._request.state, "shown", ())
+        ]
+
+    def again(self, told: Sequence[Mapping[str, Any]]) -> None:
+        """Somebody is shown what was kept beside an answer, once more."""
+        shown = [Shown(Subject(one["subject"]), one["id"], one["study"], one["order"]) for one in told]
+        if shown:
+            self._write(shown, listed=False, searched="")
 
     def opened(
         self,
@@ -55,8 +74,7 @@ class Viewing:
 
     def selected(self, selections: Iterable[Selection]) -> None:
         """Somebody was shown which deliveries were meant; a selection may name a study."""
-        studies = dict.fromkeys(one.study_instance_uid for one in selections if one.study_instance_uid)
-        self._write([Shown(Subject.STUDY, None, study) for study in studies], listed=True, searched="")
+        self._write(shown_as_meant(selections), listed=True, searched="")
 
     def found(self, groups: Iterable[Found], *, searched: str) -> None:
         """Somebody searched everything."""
@@ -64,6 +82,7 @@ class Viewing:
 
     def _write(self, shown: list[Shown], *, listed: bool, searched: str) -> None:
         who: Who = self._request.state.who
+        self._request.state.shown = [*getattr(self._request.state, "shown", ()), *shown]
         board: Dashboard = self._request.app.state.dashboard
         page: str = self._request.scope["route"].path
         board.access.audit.viewed(who.caller, shown, page=page, listed=listed, searched=searched)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from broker.domain.alerts import AlertState, Maintenance, Notice
 from broker.domain.events import Event, EventName, Subject
-from broker.errors import IllegalTransition, InvalidValue, MissingValue, NotFound
+from broker.errors import Conflict, IllegalTransition, InvalidValue, MissingValue, NotFound
 from broker.workflow.alerts_port import Channel, ChannelFailed, Message, Told
+from broker.workflow.idempotency import RequestKey, is_repeat
 from broker.workflow.ports import Clock, UnitsOfWork
 
 LONGEST = timedelta(days=31)
@@ -27,6 +28,7 @@ class Planned:
     subject: str = ""
     starts_at: datetime | None = None
     """None: now."""
+    key: RequestKey | None = field(default=None, compare=False)
 
 
 class AlertOperations:
@@ -45,14 +47,21 @@ class AlertOperations:
         """Answer the channels people are told by."""
         return list(self._channels)
 
-    def acknowledge(self, alert_id: int, *, actor: str) -> bool:
-        """Take an alert in hand: no reminder comes. False when somebody has already. Raises IllegalTransition."""
+    def acknowledge(self, alert_id: int, *, actor: str, key: RequestKey | None = None) -> bool:
+        """Take an alert in hand: no reminder comes. Raises IllegalTransition.
+
+        False when somebody has already, or the same request came before.
+        """
         with self._units_of_work() as uow:
             uow.lock("alerts")
+            if is_repeat(uow, key, now=self._clock.now()):
+                return False
             alert = uow.alerts.get(alert_id, lock=True)
             if alert.state is not AlertState.RAISED:
                 raise IllegalTransition("The alert is over.")
             if alert.acknowledged_at is not None:
+                if key is not None:
+                    uow.commit()  # what is worse than it was is no longer in hand: a repeat must not take it again
                 return False
             uow.alerts.save(replace(alert, acknowledged_at=self._clock.now(), acknowledged_by=actor))
             details = {"kind": alert.kind.value, "about": alert.subject, "alert": alert.id}
@@ -63,25 +72,32 @@ class AlertOperations:
         return True
 
     def plan(self, planned: Planned) -> int:
-        """Store a maintenance, answer its id. Raises InvalidValue."""
+        """Store a maintenance, answer its id; with a key that was used before, that of then. Raises InvalidValue."""
         now = self._clock.now()
         reason, subject = planned.reason.strip(), planned.subject.strip()
         starts_at = planned.starts_at or now
         if not reason:
             raise MissingValue("reason: say why", field="reason")
-        for field, text, most in (
+        for name, text, most in (
             ("reason", reason, _LONGEST_REASON),
             ("subject", subject, _LONGEST_SUBJECT),
         ):
             if len(text) > most or "\x00" in text:
-                raise InvalidValue(f"{field}: at most {most} characters", field=field)
+                raise InvalidValue(f"{name}: at most {most} characters", field=name)
         if planned.ends_at <= max(starts_at, now):
             raise InvalidValue("until: must lie ahead, after the beginning", field="until")
         if planned.ends_at - starts_at > LONGEST or starts_at > now + timedelta(days=366):
             raise InvalidValue(f"until: {LONGEST.days} days at most, within a year", field="until")
         window = Maintenance(0, starts_at, planned.ends_at, subject, reason, planned.actor)
         with self._units_of_work() as uow:
+            if planned.key is not None and is_repeat(uow, planned.key, now=now):
+                known = uow.keys.subject(planned.key.value)
+                if known is None:
+                    raise Conflict("This was asked before, and came to nothing.")
+                return known
             key = uow.alerts.add_maintenance(window)
+            if planned.key is not None:
+                uow.keys.note(planned.key.value, key)
             details = {
                 "about": subject or "everything",
                 "from": starts_at.isoformat(),
@@ -96,10 +112,12 @@ class AlertOperations:
             uow.commit()
         return key
 
-    def end(self, window_id: int, *, actor: str) -> bool:
-        """End a maintenance, or call a planned one off; False when it is over."""
+    def end(self, window_id: int, *, actor: str, key: RequestKey | None = None) -> bool:
+        """End a maintenance, or call a planned one off; False when it is over, or the same request came before."""
         now = self._clock.now()
         with self._units_of_work() as uow:
+            if is_repeat(uow, key, now=now):
+                return False
             window = uow.alerts.maintenance(window_id)
             if window.ended_at is not None or window.ends_at <= now:
                 return False

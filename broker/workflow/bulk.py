@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from broker.domain.delivery import Priority
 from broker.domain.events import Event, EventName, Subject
@@ -123,13 +124,17 @@ def advance_all(
     return slices
 
 
-def stop(operation_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
-    """Do no more of it; what is done stays done. False when it was over."""
+def stop(
+    operation_id: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str, key: RequestKey | None = None
+) -> bool:
+    """Do no more of it; what is done stays done. False when it was over, or the same request came before."""
     with units_of_work() as uow:
         uow.lock(_LOCK)
+        if is_repeat(uow, key, now=clock.now()):
+            return False
         operation = uow.bulk.get(operation_id, lock=True)
         if operation.state is not BulkState.RUNNING:
-            return False
+            return False  # for good: a repeat finds the same
         stopped = replace(operation, state=BulkState.STOPPED, updated_at=clock.now())
         uow.bulk.save(stopped)
         _record_end(uow, EventName.BULK_STOPPED, stopped, actor=actor)
@@ -207,3 +212,12 @@ def _record_end(uow: UnitOfWork, name: EventName, operation: BulkOperation, *, a
             details={"act": operation.act, "changed": operation.changed, "skipped": operation.skipped},
         )
     )
+
+
+def told_operation(operation: BulkOperation) -> dict[str, Any]:
+    """Answer one as a flat object, as programs read it."""
+    return {
+        **asdict(operation),
+        "selection": operation.selection.stored(),
+        "state": operation.state.value,
+    }

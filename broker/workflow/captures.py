@@ -91,10 +91,15 @@ class CaptureOperations:
             uow.commit()
         return begun
 
-    def stop(self, capture: int, *, actor: str) -> bool:
-        """Capture no more; what was captured stays. False when it was over already. Raises NotFound."""
+    def stop(self, capture: int, *, actor: str, key: RequestKey | None = None) -> bool:
+        """Capture no more; what was captured stays. Raises NotFound.
+
+        False when it was over already, or the same request came before.
+        """
         with self._units_of_work() as uow:
             uow.lock("captures")
+            if is_repeat(uow, key, now=self._clock.now()):
+                return False
             known = uow.captures.get(capture)
             if not self._stop(uow, known, actor=actor):
                 return False

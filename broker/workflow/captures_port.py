@@ -97,9 +97,14 @@ class CaptureReports(Protocol):
     """Reads for the pages of captures."""
 
     def captures(
-        self, *, name: str | None = None, protocol: str | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        protocol: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Sequence[Capture]:
-        """Answer captures, the newest first."""
+        """Answer captures, the newest first; `before` is the id of the last one seen."""
         ...
 
     def capture(self, capture: int) -> Capture:

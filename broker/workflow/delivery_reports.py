@@ -150,6 +150,10 @@ class DeliveryReports(Protocol):
         """List the images of a delivery: refused ones first, then those that wait, then the delivered."""
         ...
 
+    def items_behind(self, delivery: int, *, item: int = 0, limit: int = 50) -> Sequence[ItemLine]:
+        """List the images of a delivery in the order they came to it, those behind one."""
+        ...
+
     def rate(self, destination: str, *, since: datetime, bin_s: int) -> Sequence[RateBin]:
         """Answer what was delivered in each bin since an instant; bins without anything are left out."""
         ...

@@ -37,16 +37,20 @@ class DeviceReports(Protocol):
         """Answer what every AE title did last, with its rhythm."""
         ...
 
-    def knocks(self, *, ae_title: str | None = None, limit: int = 200) -> Sequence[Knocks]:
-        """Answer who knocked in vain, the newest first."""
+    def knocks(
+        self, *, ae_title: str | None = None, before: int | None = None, limit: int = 200
+    ) -> Sequence[Knocks]:
+        """Answer who knocked in vain, the newest first; `before` is the id of the last one seen."""
         ...
 
     def admitted(self, *, now: datetime) -> Sequence[Admission]:
         """Answer who is let in now; every listener asks once a second."""
         ...
 
-    def admissions(self, *, ae_title: str | None = None, limit: int = 50) -> Sequence[Admission]:
-        """Answer who was let in for a time, the newest first."""
+    def admissions(
+        self, *, ae_title: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Sequence[Admission]:
+        """Answer who was let in for a time, the newest first; `before` is the id of the last one seen."""
         ...
 
     def conversations(self, ae_title: str) -> Sequence[Conversation]:

@@ -69,11 +69,18 @@ def admit(welcome: Welcome, units_of_work: UnitsOfWork, clock: Clock) -> Admissi
         return Admission(number, title, address, now, asked.until, reason, welcome.actor)
 
 
-def end_admission(admission: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str) -> bool:
-    """Let a device in no longer; False when that was over already. Raises NotFound."""
+def end_admission(
+    admission: int, units_of_work: UnitsOfWork, clock: Clock, *, actor: str, key: RequestKey | None = None
+) -> bool:
+    """Let a device in no longer; False when that was over already, or the same request came before.
+
+    Raises NotFound.
+    """
     with units_of_work() as uow:
         now = clock.now()
         uow.lock("admissions")
+        if is_repeat(uow, key, now=now):
+            return False
         known = uow.devices.admission(admission)
         if not known.holds(now):
             return False
@@ -282,6 +289,7 @@ def told_knocks(knocks: Knocks) -> dict[str, Any]:
     """Answer refusals as a flat object."""
     key = knocks.key
     return {
+        "id": knocks.id,
         "ae_title": key.ae_title,
         "called_ae_title": key.called_ae_title,
         "address": key.address,

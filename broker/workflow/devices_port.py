@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -60,6 +60,8 @@ class Knocks:
     number: int
     first_at: datetime
     last_at: datetime
+    id: int = field(default=0, compare=False)
+    """Of its row."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ def pause(name: str, units_of_work: UnitsOfWork, clock: Clock, hold: Hold) -> bo
         said = hold.reason or f"Paused by {hold.actor}."
         is_held = state.state is DestinationHealth.PAUSED and state.open_until is None
         if is_held and state.resume_at == hold.until and hold.reason in ("", state.reason):
+            _keep_key(uow, hold.key)
             return False
         # Without an instant to probe at, only a person ends it, or the instant this one has named.
         uow.destinations.save(
@@ -83,6 +84,7 @@ def drain(name: str, units_of_work: UnitsOfWork, clock: Clock, hold: Hold) -> bo
             return False
         state = uow.destinations.get(name) or DestinationState(name, DestinationHealth.UP, since=now)
         if state.drain_to is not None and state.resume_at == hold.until:
+            _keep_key(uow, hold.key)
             return False
         if state.state is DestinationHealth.PAUSED and state.open_until is None:
             state = replace(state, state=DestinationHealth.UP, failures=0)  # what waits is to be sent
@@ -110,7 +112,10 @@ def resume(
     with units_of_work() as uow:
         now = clock.now()
         lock_destination(uow, name)
-        if is_repeat(uow, key, now=now) or not _resume_in(uow, name, now, actor=actor, reason=reason):
+        if is_repeat(uow, key, now=now):
+            return False
+        if not _resume_in(uow, name, now, actor=actor, reason=reason):
+            _keep_key(uow, key)
             return False
         uow.commit()
         return True
@@ -132,6 +137,12 @@ def end_holds(units_of_work: UnitsOfWork, clock: Clock) -> int:
                 ended += _drained_in(uow, state, now)
             uow.commit()
     return ended
+
+
+def _keep_key(uow: UnitOfWork, key: RequestKey | None) -> None:
+    """Let a repeat find its key although nothing was to be done: later there might be."""
+    if key is not None:
+        uow.commit()
 
 
 def _resume_in(uow: UnitOfWork, name: str, now: datetime, *, actor: str, reason: str) -> bool:

@@ -1,4 +1,8 @@
-"""Asking twice is harmless: a request that brings its key again is not done again."""
+"""Asking twice is harmless: a request that brings its key again is not done again, and is answered as it was.
+
+The key is taken in the transaction that does what is asked: a crash leaves both or neither. The answer is kept behind
+it; where that was lost, what is asked again finds its key taken and answers how things stand.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.errors import Conflict
+from broker.workflow.ports import Answer, Clock, UnitOfWork, UnitsOfWork
 
 LIFE = timedelta(hours=24)
 """How long a key is kept; whoever repeats a request does so sooner."""
+OTHER_REQUEST = "This idempotency key was used for another request."
+MOST_CHARACTERS = 256 * 1024
+"""Of an answer that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,36 @@ class RequestKey:
     value: str
     fingerprint: str
     """Of everything that was asked: a key stands for one request."""
+
+
+class Requests:
+    """The requests that brought a key, as those see them who answer."""
+
+    def __init__(self, units_of_work: UnitsOfWork, clock: Clock) -> None:
+        self._units_of_work = units_of_work
+        self._clock = clock
+
+    def answer(self, key: RequestKey) -> Answer | None:
+        """Tell how a request was answered before. Raises Conflict when the key stands for another one."""
+        with self._units_of_work() as uow:
+            return uow.keys.answer(key.value, key.fingerprint, now=self._clock.now())
+
+    def remember(self, key: RequestKey, answer: Answer) -> None:
+        """Keep how a request was answered."""
+        if len(answer.body) > MOST_CHARACTERS:
+            return
+        with self._units_of_work() as uow:
+            uow.keys.remember(key.value, answer)
+            uow.commit()
+
+    def begin(self, key: RequestKey | None) -> None:
+        """Take a key before something that is no transaction, like talking to a peer. Raises Conflict."""
+        if key is None:
+            return
+        with self._units_of_work() as uow:
+            if is_repeat(uow, key, now=self._clock.now()):
+                raise Conflict("The same request is still being answered, or its answer was lost.")
+            uow.commit()
 
 
 def request_key(value: str, *, actor: str, asked: str) -> RequestKey:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, ClassVar, Protocol, Self
+from typing import Any, BinaryIO, ClassVar, Protocol, Self
 
 from broker.domain.delivery import DeliveryState, ItemState, Outcome
 from broker.domain.events import Event
@@ -789,6 +789,17 @@ class BulkOperations(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request was answered."""
+
+    status: int
+    body: str
+    location: str | None = None
+    shown: Sequence[Mapping[str, Any]] = ()
+    """Of whom it told: whoever is answered so again is shown them again."""
+
+
 class IdempotencyKeys(Protocol):
     """Keys of requests that somebody may send twice."""
 
@@ -804,6 +815,14 @@ class IdempotencyKeys(Protocol):
         ...
 
     def subject(self, key: str) -> int | None: ...
+    def remember(self, key: str, answer: Answer) -> None:
+        """Keep what the request of a key was answered, if the key was taken."""
+        ...
+
+    def answer(self, key: str, fingerprint: str, *, now: datetime) -> Answer | None:
+        """Tell what the same request was answered before. Raises Conflict when another one took the key."""
+        ...
+
     def forget(self, *, now: datetime) -> int:
         """Remove keys that have expired, answer how many."""
         ...

@@ -88,8 +88,8 @@ class ProbeRuns(Protocol):
 class ProbeReports(Protocol):
     """Reads about synthetic exams."""
 
-    def probe_runs(self, *, limit: int = 20) -> Sequence[ProbeRun]:
-        """Answer the last exams that have ended, newest first."""
+    def probe_runs(self, *, before: int | None = None, limit: int = 20) -> Sequence[ProbeRun]:
+        """Answer the last exams that have ended, newest first; `before` is the id of the last one seen."""
         ...
 
     def probe_run(self, run: int) -> ProbeRun:

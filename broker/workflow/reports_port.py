@@ -15,6 +15,8 @@ from broker.workflow.overview_port import OverviewReports
 from broker.workflow.selection import Selection
 
 MAX_PAGE = 500
+MOST_ROWS = MAX_PAGE + 1
+"""One more than is shown says whether there is a next page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +217,10 @@ class Reports(OverviewReports, DeliveryReports, Protocol):
         status: str | None = None,
         incomplete: bool = False,
         text: str | None = None,
+        before: tuple[datetime, int] | None = None,
         page: Page = Page(),
     ) -> Sequence[OrderLine]:
-        """List orders, newest change first."""
+        """List orders, newest change first; `before` is when the last one seen was changed, and its id."""
         ...
 
     def order(self, order_id: int) -> OrderLine:
@@ -243,9 +246,13 @@ class Reports(OverviewReports, DeliveryReports, Protocol):
         *,
         state: str | None = None,
         text: str | None = None,
+        before: str | None = None,
         page: Page = Page(),
     ) -> Sequence[StudyLine]:
-        """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number."""
+        """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number.
+
+        `before` is the Study Instance UID of the last one seen.
+        """
         ...
 
     def deliveries(

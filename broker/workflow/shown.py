@@ -11,6 +11,7 @@ from broker.workflow.delivery_reports import AttemptLine
 from broker.workflow.find_port import Found
 from broker.workflow.messages_port import SentLine
 from broker.workflow.reports_port import DeliveryLine, MessageLine, OrderLine, StudyLine, WorklistLine
+from broker.workflow.selection import Selection
 
 Line = OrderLine | WorklistLine | StudyLine | MessageLine | SentLine | DeliveryLine | AttemptLine | AuditLine
 
@@ -27,6 +28,12 @@ def shown_by(groups: Iterable[Found]) -> list[Shown]:
     for group in groups:
         lines += [*group.orders, *group.studies, *group.messages]
     return shown_in(lines)
+
+
+def shown_as_meant(selections: Iterable[Selection]) -> list[Shown]:
+    """Answer the studies that selections of deliveries name."""
+    studies = dict.fromkeys(one.study_instance_uid for one in selections if one.study_instance_uid)
+    return [Shown(Subject.STUDY, None, study) for study in studies]
 
 
 def _of_line(line: Line) -> Shown | None:

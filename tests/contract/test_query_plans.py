@@ -124,6 +124,9 @@ def test_what_listeners_ask_every_second_reads_what_is_in_force_by_an_index(sqli
         lambda reports: reports.exam_starts(["CT1", "MR1"]),
         lambda reports: reports.deliveries(state="dead"),
         lambda reports: reports.studies(state="unrouted"),
+        lambda reports: reports.orders(before=(NOW, 5)),
+        lambda reports: reports.studies(before="1.2.3"),
+        lambda reports: reports.items_behind(1, item=5),
     ],
     ids=[
         "destinations",
@@ -142,6 +145,9 @@ def test_what_listeners_ask_every_second_reads_what_is_in_force_by_an_index(sqli
         "clocks",
         "dead",
         "unrouted",
+        "orders behind one",
+        "studies behind one",
+        "images behind one",
     ],
 )
 def test_pages_that_are_looked_at_all_day_read_no_table_from_end_to_end(sqlite_engine, report):

@@ -21,7 +21,7 @@ from broker.workflow.ports import (
     MessageOutcome,
     StoredDecision,
 )
-from broker.workflow.reports_port import MAX_PAGE, Page, Reports
+from broker.workflow.reports_port import MAX_PAGE, MOST_ROWS, Page, Reports
 from tests.builders import (
     NOW,
     a_delivery,
@@ -139,7 +139,7 @@ def test_pages_are_bounded_whoever_asks(reports, entries, store):
             uow.steps.add(entry, elements=b"", now=NOW)
 
     store(more)
-    assert len(reports.worklist(page=Page(limit=10**9))) == MAX_PAGE
+    assert len(reports.worklist(page=Page(limit=10**9))) == MOST_ROWS
     assert reports.worklist(page=Page(limit=-1, offset=-1)) == []
 
 

@@ -38,8 +38,10 @@ def test_events_are_sealed_once_and_in_order(engine, uow_factory, clock):
     record(uow_factory, clock, 2)
     assert seal_events(engine) == 2
     assert seal_events(engine) == 0
-    found = verify_events(engine, batch=4)
+    heard = []
+    found = verify_events(engine, batch=4, told=lambda done, of: heard.append((done, of)))
     assert (found.sealed, found.unsealed, found.problems) == (9, 0, ())
+    assert heard == [(4, 9), (8, 9)]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS.keys())

@@ -180,7 +180,11 @@ def test_programs_do_the_same_and_twice_with_a_key_is_once(client, speak):
     assert conversations(client.get("/api/captures/1/pcap").content)
     refused = client.post("/api/captures", json={**wanted, "minutes": 0}, headers={"X-CSRF-Token": token})
     assert refused.status_code == 422
-    assert client.post("/api/captures/1/stop", headers=headers).json() == {"id": 1, "stopped": True}
+    other = client.post("/api/captures/1/stop", headers=headers)
+    assert other.status_code == 409, "a key stands for one request"
+    stopping = {"X-CSRF-Token": token, "Idempotency-Key": "k2"}
+    for _ in range(2):
+        assert client.post("/api/captures/1/stop", headers=stopping).json() == {"id": 1, "stopped": True}
     assert client.delete("/api/captures/1", headers=headers).json() == {"id": 1, "deleted": True}
     assert client.delete("/api/captures/1", headers=headers).json() == {"id": 1, "deleted": False}
     assert client.get("/api/captures/1/pcap").status_code == 404

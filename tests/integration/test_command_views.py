@@ -12,7 +12,10 @@ from broker.cli import app
 from broker.db.engine import database_url, open_engine
 from broker.db.migrate import migrate
 from broker.domain.delivery import DeliveryState
+from broker.domain.events import Event, EventName, Subject
 from broker.workflow.audit_port import AuditQuestion
+from broker.workflow.ports import BulkOperation, BulkState
+from broker.workflow.selection import Selection
 from tests.builders import (
     NOW,
     a_delivery,
@@ -35,11 +38,13 @@ routes: [{ name: everything, when: { Modality: CT }, send: [archive] }]
 
 SHOWS = {
     "orders list": "",
+    "orders show": "1",
     "orders timeline": "1",
     "worklist list": "",
     "worklist print": "--day 2026-11-21",
     "worklist explain": "1 CT1",
     "images list": "",
+    "images show": STUDY,
     "images timeline": STUDY,
     "find": "BIRDID7",
     "messages list": "",
@@ -47,6 +52,11 @@ SHOWS = {
     "messages sent": "",
     "messages explain": "1",
     "deliveries list": "--json",
+    "deliveries show": "1 --json",
+    "destinations show": "archive --json",
+    "devices worklist": "CT1",
+    "operations list": "--json",
+    "operations show": "1 --json",
     "routes list": "--json",
     "routes explain": STUDY,
     "routes try": STUDY,
@@ -67,7 +77,7 @@ LEADS = {
 SHOWS_NOBODY = {
     "alerts list", "alerts ack", "alerts test", "captures list", "captures start", "captures stop", "captures delete", "captures download", "maintenance list", "maintenance add", "maintenance end",
     "audit verify", "audit list", "audit collectors", "backup", "restore", "completion", "config check", "config history", "config show",
-    "config diff", "config apply", "config rollback", "db migrate", "deliveries retry", "deliveries cancel",
+    "config diff", "config apply", "config rollback", "db migrate", "alerts show", "deliveries retry", "deliveries cancel", "deliveries causes", "deliveries release", "deliveries retarget", "deliveries priority", "devices admissions", "operations stop", "overview", "sources list",
     "demo", "destinations list", "destinations check", "destinations pause", "destinations drain",
     "destinations resume", "devices list", "devices knocks", "devices show", "devices admit", "devices end",
     "devices passport", "handover", "health", "hl7 send", "probe", "run", "serve", "support-bundle", "tokens list", "tokens issue",
@@ -75,6 +85,10 @@ SHOWS_NOBODY = {
 }  # fmt: skip
 READS = (
     "alerts list",
+    "deliveries causes",
+    "devices admissions",
+    "overview",
+    "sources list",
     "maintenance list",
     "audit verify",
     "destinations list",
@@ -120,6 +134,10 @@ def site(tmp_path):
         dead = {"state": DeliveryState.DEAD, "attempt": 3, "reason": "refused", "study_instance_uid": STUDY}
         uow.deliveries.add(a_delivery(1, **dead), now=NOW)
         uow.deliveries.add(a_message_delivery(None, 3, order=entry.order.id, payload=RAW), now=NOW)
+        told = {"destination": "archive", "attempt": 3, "reason": "AE: ZZCANARY is not known here"}
+        uow.record(Event(EventName.DELIVERY_DIED, Subject.DELIVERY, 1, STUDY, details=told))
+        meant = Selection(study_instance_uid=STUDY)
+        uow.bulk.add(BulkOperation(0, "retry", meant, {}, "anna", None, BulkState.DONE, 1, NOW, NOW))
         uow.commit()
     return config, data
 

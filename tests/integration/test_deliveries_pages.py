@@ -359,6 +359,16 @@ def test_a_program_previews_and_acts_on_many_and_repeating_its_request_changes_n
     assert desk.states(keys) == [S.CANCELLED] * 3
 
 
+def test_a_repeated_retry_of_one_delivery_does_not_send_it_twice(desk):
+    (key,) = desk.owe(1)
+    once = {"Idempotency-Key": "k"}
+    assert api(desk, f"/api/deliveries/{key}/retry", **once).json()["state"] == "PENDING"
+    desk.actions.act(key, Asked(Act.CANCEL, "anna"))
+    again = api(desk, f"/api/deliveries/{key}/retry", **once)
+    assert (again.json()["state"], again.headers["idempotent-replayed"]) == ("PENDING", "true")
+    assert desk.states([key]) == [S.CANCELLED]
+
+
 def test_a_key_that_came_when_nothing_was_to_be_done_is_not_done_later(desk):
     (key,) = desk.owe(1, S.PENDING)
     asked = Asked(Act.RETRY, "anna", key=request_key("k", actor="anna", asked="retry"))
@@ -366,14 +376,6 @@ def test_a_key_that_came_when_nothing_was_to_be_done_is_not_done_later(desk):
     desk.actions.act(key, Asked(Act.CANCEL, "anna"))
     assert desk.actions.act(key, asked) is False
     assert desk.states([key]) == [S.CANCELLED]
-
-
-def test_a_repeated_retry_of_one_delivery_does_not_send_it_twice(desk):
-    (key,) = desk.owe(1)
-    once = {"Idempotency-Key": "k"}
-    assert api(desk, f"/api/deliveries/{key}/retry", **once).json()["state"] == "PENDING"
-    desk.actions.act(key, Asked(Act.CANCEL, "anna"))
-    assert api(desk, f"/api/deliveries/{key}/retry", **once).json()["state"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(
@@ -409,7 +411,7 @@ def test_a_program_holds_a_destination_and_lets_it_go(desk):
 
 def test_the_command_line_says_first_and_does_with_yes(desk, monkeypatch):
     keys = desk.owe(2)
-    broker = SimpleNamespace(actions=desk.actions, reports=desk.reports)
+    broker = SimpleNamespace(actions=desk.actions, reports=desk.reports, clock=desk.clock, zone=UTC)
     monkeypatch.setattr(command, "open_cli", lambda *_: nullcontext(broker))
     said = CliRunner().invoke(command.app, ["retry", "--destination", "archive"])
     assert said.exit_code == 0, said.output

@@ -12,6 +12,7 @@ from broker.web.app import create_app
 from broker.web.ports import Dashboard
 from broker.workflow.devices import KnownDevice, admit, end_admission
 from broker.workflow.devices_port import Conversation, KnockKey, Knocks, Sign
+from broker.workflow.idempotency import Requests
 from broker.workflow.passport import OfferedService, Passport, Setting
 from tests.builders import NOW, a_stored_entry
 from tests.doors import an_access, form_token, signed_in, with_accounts
@@ -24,12 +25,13 @@ HOUR = timedelta(hours=1)
 class Acts:
     def __init__(self, units_of_work, clock):
         self._units_of_work, self._clock = units_of_work, clock
+        self.requests = Requests(units_of_work, clock)
 
     def admit(self, welcome):
         return admit(welcome, self._units_of_work, self._clock)
 
-    def end_admission(self, admission, *, actor):
-        return end_admission(admission, self._units_of_work, self._clock, actor=actor)
+    def end_admission(self, admission, *, actor, key=None):
+        return end_admission(admission, self._units_of_work, self._clock, actor=actor, key=key)
 
 
 def a_passport(ae_title):
@@ -210,7 +212,11 @@ def test_programs_list_admit_and_end_once(client, loaner_knocks):
     other = client.post("/api/admissions", json=wanted, headers={"X-CSRF-Token": token})
     assert other.status_code == 409
     assert other.headers["content-type"] == "application/problem+json"
-    assert client.post("/api/admissions", json={**wanted, "hours": 0}, headers=headers).status_code == 422
+    never = {**wanted, "hours": 0}
+    assert client.post("/api/admissions", json=never, headers=headers).status_code == 409, (
+        "the key of another"
+    )
+    assert client.post("/api/admissions", json=never, headers={"X-CSRF-Token": token}).status_code == 422
     key = first.json()["id"]
     ended = client.post(f"/api/admissions/{key}/end", headers={"X-CSRF-Token": token})
     assert ended.json() == {"id": key, "ended": True}

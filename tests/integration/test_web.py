@@ -523,8 +523,11 @@ def test_a_destination_is_paused_and_resumed(client, hospital, board):
 def test_a_missing_or_wrong_token_is_refused_and_nothing_changes(client, hospital, sent):
     token(client)
     before = state_of(client, hospital["dead"])
-    for path in (f"/deliveries/{hospital['dead']}/retry", f"/api/deliveries/{hospital['dead']}/retry"):
-        assert client.post(path, data={} if sent is None else {FIELD: sent}).status_code == 403
+    path = f"/deliveries/{hospital['dead']}/retry"
+    assert client.post(path, data={} if sent is None else {FIELD: sent}).status_code == 403
+    header = {} if sent is None else {HEADER: sent.encode()}
+    assert client.post(f"/api{path}", headers=header).status_code == 403
+    assert client.post(f"/api{path}", data={FIELD: token(client)}).status_code == 415, "a form is no call"
     assert state_of(client, hospital["dead"]) == before
 
 
@@ -615,7 +618,7 @@ def test_programs_are_answered_problem_json(client):
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert (body["status"], body["instance"]) == (422, "/api/orders")
-    assert body["title"].startswith("limit: ")
+    assert body["detail"].startswith("limit: ")
     plain = client.get("/deliveries/999", headers={"accept": "*/*"})
     assert plain.headers["content-type"] == "application/problem+json"
 

@@ -84,7 +84,7 @@ def test_every_route_lets_in_exactly_whom_it_declares(app, board):  # noqa: F811
                     assert answer.headers["www-authenticate"].startswith("Bearer"), what
                 elif ROLES.index(role) < ROLES.index(needed):
                     assert answer.status_code == 403, what
-                    assert needed in answer.json()["title"], what
+                    assert needed in answer.json()["detail"], what
                 else:
                     assert answer.status_code not in {401, 403} or "is for people" in answer.text, what
     assert seen > 100

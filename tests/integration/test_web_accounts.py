@@ -103,7 +103,7 @@ def test_sessions_are_listed_and_ended_by_api_and_page(app, program, board, cloc
     one, two = signed_in(app, "viewer"), signed_in(app, "operator")
     listed = program.get("/api/sessions").json()
     assert [line["name"] for line in listed] == ["operator", "viewer"]
-    assert program.get("/api/sessions", params={"before": listed[0]["id"]}).json() == listed[1:]
+    assert program.get("/api/sessions", params={"after": listed[0]["id"]}).json() == listed[1:]
     ended = {"id": listed[1]["id"], "ended": True}
     assert program.post(f"/api/sessions/{listed[1]['id']}/end").json() == ended
     assert program.post(f"/api/sessions/{listed[1]['id']}/end").json() == ended | {"ended": False}

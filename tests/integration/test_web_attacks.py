@@ -28,7 +28,9 @@ def test_no_form_of_another_site_is_taken_by_any_route(app, board, hospital):  #
         for method in route.methods - SAFE:
             for sent in ({}, {FIELD: ""}, {FIELD: "x" * 43}):
                 answer = browser.request(method, fill(route.path), data=sent)
-                assert answer.status_code == 403, (method, route.path, sent, answer.status_code)
+                # A program's body is JSON: a form is refused before anybody looks at its token.
+                refused = 415 if sent and route.path.startswith("/api/") else 403
+                assert answer.status_code == refused, (method, route.path, sent, answer.status_code)
             planted = browser.request(method, fill(route.path), json={}, headers={HEADER: "x" * 43})
             assert planted.status_code == 403, route.path
             for headers in (

@@ -205,10 +205,10 @@ def test_programs_check_apply_compare_and_roll_back(program, path):
         (2, "applied", "two"),
         (1, "found", ""),
     ]
-    assert [line["version"] for line in program.get("/api/configuration/history?before=2").json()] == [1]
+    assert [line["version"] for line in program.get("/api/configuration/history?after=2").json()] == [1]
     assert program.post("/api/configuration/reload").status_code == 409
     problem = program.post("/api/configuration", json={"body": "x: 1", "reason": "x"})
-    assert (problem.status_code, "is not a known key" in problem.json()["title"]) == (422, True)
+    assert (problem.status_code, "is not a known key" in problem.json()["detail"]) == (422, True)
 
 
 def test_certificates_stand_with_their_days_left_those_in_trouble_first(admin, program):

@@ -7,6 +7,7 @@ one of them and is not said here to do so fails; so does one that is said to and
 import json
 import re
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -36,7 +37,7 @@ STUDY = "1.2.826.0.77.4711"
 SOP = "1.2.826.0.78.4712"
 NAMES = ("ZZCANARY", "XYLOPHONIA", "18970409", "1897-04-09")
 RULES = [{"name": "everything", "when": {"Modality": "CT"}, "send": ["archive"]}]
-LEADS = ("/preview", "/sights", "/messages")
+LEADS = ("/preview", "/sights", "/messages", "/items", "/timeline")
 """What names no canary but is of a patient: a picture, clauses, rows that lead to an order."""
 CANARIES = ("ZZCANARY", "BIRDID7", "18970409", "1897-04-09", "CANACC7", STUDY, SOP)
 RAW = b"MSH|^~\\&|RIS|H|B|H|20261121||ORM^O01|M1|P|2.5\rPID|1||BIRDID7||ZZCANARY^XYLOPHONIA||18970409\r"
@@ -78,6 +79,7 @@ SHOWS = {
     "GET /api/messages/sent": {},
     "GET /api/messages/1": {},
     "GET /api/studies": {},
+    f"GET /api/studies/{STUDY}": {},
     "POST /api/studies/search": {"q": "BIRDID7"},
     f"GET /api/studies/{STUDY}/timeline": {},
     f"GET /api/studies/{STUDY}/routes": {},
@@ -89,6 +91,14 @@ SHOWS = {
     "POST /api/operations/1/stop": {},
     "GET /api/deliveries": {},
     "GET /api/deliveries/1": {},
+    "GET /api/deliveries/1/timeline": {},
+    "GET /api/deliveries/1/items": {},
+    "POST /api/deliveries/4/release": {},
+    "GET /api/destinations/archive": {},
+    "GET /api/devices/CT1/worklist": {},
+    "GET /api/instances/1/preview": {},
+    "GET /api/messages/1/raw": {},
+    "GET /api/messages/sent/3": {},
     "POST /api/deliveries/1/retry": {},
     "POST /api/deliveries/2/cancel": {},
     "GET /api/routes": {},
@@ -142,11 +152,13 @@ SHOWS_NOBODY = {
     "GET /healthz", "GET /metrics", "GET /openapi.json", "GET /api/overview", "GET /api/handover",
     "POST /api/destinations/{name}/pause", "POST /api/destinations/{name}/drain",
     "POST /api/destinations/{name}/resume", "GET /api/destinations",
-    "GET /api/devices", "GET /api/devices/{ae_title}", "GET /api/devices/{ae_title}/passport", "GET /api/knocks",
+    "GET /api/deliveries/causes", "GET /api/destinations/{name}/test", "POST /api/destinations/{name}/test",
+    "POST /api/alerts/test",
+    "GET /api/devices", "GET /api/devices/{ae_title:path}", "GET /api/devices/{ae_title:path}/passport", "GET /api/knocks",
     "GET /api/admissions", "POST /api/admissions", "POST /api/admissions/{admission}/end",
     "GET /api/sources", "POST /api/support-bundle", "GET /api/probe", "POST /api/probe", "GET /api/probe/{run}", "GET /probe", "POST /probe", "GET /probe/{run}",
     "GET /probe/{run}/live",
-    "GET /api/alerts", "GET /api/alerts/over", "GET /api/alerts/{alert_id}",
+    "GET /api/alerts", "GET /api/alerts/over", "GET /api/alerts/{alert_id:int}",
     "POST /api/alerts/{alert_id}/acknowledge", "GET /api/maintenance", "POST /api/maintenance",
     "POST /api/maintenance/{window_id}/end",
 }  # fmt: skip
@@ -190,6 +202,8 @@ def patient(store):  # noqa: F811
         )
         uow.deliveries.add(a_delivery(2, study_instance_uid=STUDY), now=NOW)
         uow.deliveries.add(a_message_delivery(None, 3, order=entry.order.id, payload=RAW), now=NOW)
+        collecting = {"state": DeliveryState.COLLECTING, "collect_until": NOW + timedelta(hours=1)}
+        uow.deliveries.add(a_delivery(4, study_instance_uid=STUDY, **collecting), now=NOW)
         uow.record(
             Event(
                 EventName.DELIVERY_DIED,

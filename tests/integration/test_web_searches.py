@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from broker.web.app import create_app
 from broker.web.pages import ROWS
 from broker.web.security import FIELD, HEADER
-from tests.builders import a_stored_entry
+from tests.builders import a_stored_entry, an_instance
 from tests.doors import a_browser, form_token, sign_in, signed_in
 from tests.integration.test_web import STUDY, actions, board, hospital, store  # noqa: F401
 
@@ -108,10 +108,45 @@ def test_a_program_searches_by_body(board, hospital, viewer):  # noqa: F811
     assert [line["accession_number"] for line in ask("orders", q="HAYDN2").json()] == ["A2"]
     assert [line["accession_number"] for line in ask("worklist", q="HAYDN1").json()] == ["A1"]
     assert [line["study_instance_uid"] for line in ask("studies", q=STUDY).json()] == [STUDY]
-    assert ask("orders", q="HAYDN", incomplete=True, limit=1).json()[0]["missing"] == ["Modality"]
-    assert ask("orders", q="HAYDN", offset=9).json() == []
-    for wrong in ({}, {"q": ""}, {"q": "x" * 129}, {"q": "x", "limit": 501}, {"q": "x", "page": 1}):
+    assert ask("orders", q="HAYDN", incomplete=True).json()[0]["missing"] == ["Modality"]
+    for wrong in ({}, {"q": ""}, {"q": "x" * 129}, {"q": "x", "limit": 1}, {"q": "x", "page": 1}):
         assert ask("orders", **wrong).status_code == 422, wrong
+
+
+@pytest.mark.parametrize(
+    ("noun", "sought", "key"),
+    [
+        ("orders", "HAYDN", "order_id"),
+        ("worklist", "HAYDN", "step"),
+        ("studies", "PID1", "study_instance_uid"),
+    ],
+)
+def test_a_program_turns_a_search_without_a_name_in_the_address(board, hospital, store, noun, sought, key):  # noqa: F811
+    def more(uow):
+        for number in range(10, 13):
+            a_stored_entry(uow, number)
+            told = {"study_instance_uid": f"1.2.77.{number}", "patient_id": "PID1"}
+            uow.instances.add_many([an_instance(number, **told)])
+
+    store(more)
+    viewer = signed_in(create_app(board), "viewer")
+    secret = {HEADER: form_token(viewer.get("/find").text)}
+
+    def ask(address):
+        answer = viewer.post(address, json={"q": sought}, headers=secret)
+        assert answer.status_code == 200, answer.text
+        return answer
+
+    whole = [line[key] for line in ask(f"/api/{noun}/search").json()]
+    assert len(whole) >= 3
+    parts, following = [], f"/api/{noun}/search?limit=2"
+    while following:
+        answer = ask(following)
+        parts += [line[key] for line in answer.json()]
+        link = answer.headers.get("link", "")
+        assert sought not in link
+        following = link.partition(">")[0].removeprefix("<")
+    assert parts == whole
 
 
 def test_titles_name_nobody(viewer, hospital):  # noqa: F811

@@ -53,7 +53,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "date={last_week}",
         "status=ARRIVED",
         "modality=XX",
-        "offset=500",
+        "after={middle_step}&limit=500",
     ),
     "/orders": (
         "incomplete=true",
@@ -62,7 +62,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "page=200",
     ),
     "/orders/{order_id}": ("device={ae_title}",),
-    "/api/orders": ("incomplete=true", "offset=500"),
+    "/api/orders": ("incomplete=true", "limit=500"),
     "/api/orders/{order_id}/sights": ("device={ae_title}",),
     "/messages": (
         "outcome=parked",
@@ -83,10 +83,10 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "way=out&sender=ris",
         "way=out&day={last_week}",
     ),
-    "/api/messages": ("outcome=parked", "sender=nobody", "before={middle_message}&limit=500"),
+    "/api/messages": ("outcome=parked", "sender=nobody", "after={middle_message}&limit=500"),
     "/api/messages/sent": ("state=dead", "state=collecting", "day={last_week}", "destination=PACS1"),
     "/images": ("state=UNROUTED", "state=RECEIVED", "state=ROUTED", "page=40"),
-    "/api/studies": ("state=UNROUTED", "state=RECEIVED", "offset=500"),
+    "/api/studies": ("state=UNROUTED", "state=RECEIVED", "after={study_instance_uid}&limit=500"),
     "/deliveries": (
         "state=DEAD",
         "state=DELIVERED",

@@ -15,7 +15,7 @@ from broker.domain.alerts import Alert, AlertState, Maintenance, Notice
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
 from broker.workflow.alerts_port import NoticeLine, Overdue, StoredNotice
-from broker.workflow.reports_port import MAX_PAGE
+from broker.workflow.reports_port import MAX_PAGE, MOST_ROWS
 
 _MOST_WINDOWS = 200
 _STAT = 1
@@ -35,7 +35,7 @@ class SqlAlertReports(Reader):
         statement = select(ALERT).where(ALERT.c.state == AlertState.RECOVERED.value)
         if before is not None:
             statement = statement.where(ALERT.c.id < before)
-        statement = statement.order_by(ALERT.c.id.desc()).limit(max(0, min(limit, MAX_PAGE)))
+        statement = statement.order_by(ALERT.c.id.desc()).limit(max(0, min(limit, MOST_ROWS)))
         with self._reading() as connection:
             return [alert_of(row) for row in mappings(connection, statement)]
 
@@ -51,7 +51,7 @@ class SqlAlertReports(Reader):
         """Answer what was told about alerts, oldest first."""
         statement = (
             select(ALERT_NOTICE)
-            .where(ALERT_NOTICE.c.alert.in_(alert_ids[:MAX_PAGE]))
+            .where(ALERT_NOTICE.c.alert.in_(alert_ids[:MOST_ROWS]))
             .order_by(ALERT_NOTICE.c.id)
             .limit(10 * MAX_PAGE)
         )

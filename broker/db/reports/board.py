@@ -11,7 +11,7 @@ from broker.db.reports.reading import Reader, mappings
 from broker.db.reports.worklist import WORKLIST_COLUMNS, narrowed, worklist_line
 from broker.db.schema import STEP, STEP_STATION
 from broker.db.synthetic import of_patients
-from broker.workflow.reports_port import MAX_PAGE, WorklistLine
+from broker.workflow.reports_port import MOST_ROWS, WorklistLine
 from broker.workflow.worklist_board import BoardDay, BoardFilters
 
 MOST_STATIONS = 200
@@ -28,7 +28,7 @@ class SqlBoardReports(Reader):
         self, filters: BoardFilters, *, after: int | None = None, limit: int = 50
     ) -> Sequence[WorklistLine]:
         """List steps by their start; `after` is the step the slice before ended with."""
-        limit = max(0, min(limit, MAX_PAGE))
+        limit = max(0, min(limit, MOST_ROWS))
         statement = narrowed(
             WORKLIST_COLUMNS,
             modality=filters.modality,

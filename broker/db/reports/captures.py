@@ -24,14 +24,21 @@ class SqlCaptureReports(Reader):
     """Implements CaptureReports."""
 
     def captures(
-        self, *, name: str | None = None, protocol: str | None = None, limit: int = 50
+        self,
+        *,
+        name: str | None = None,
+        protocol: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
     ) -> Sequence[Capture]:
-        """Answer captures, the newest first."""
+        """Answer captures, the newest first; `before` is the id of the last one seen."""
         statement = select(WIRE_CAPTURE).order_by(WIRE_CAPTURE.c.id.desc()).limit(limit)
         if name is not None:
             statement = statement.where(WIRE_CAPTURE.c.name == storable(name, 64))
         if protocol is not None:
             statement = statement.where(WIRE_CAPTURE.c.protocol == protocol)
+        if before is not None:
+            statement = statement.where(WIRE_CAPTURE.c.id < before)
         with self._reading() as connection:
             return [capture_of(row) for row in mappings(connection, statement)]
 

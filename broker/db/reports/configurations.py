@@ -11,8 +11,9 @@ from broker.db.repositories.configurations import IN_FORCE, NEWEST, change_of
 from broker.db.schema import CONFIGURATION, CONFIGURATION_CHANGE
 from broker.errors import NotFound
 from broker.workflow.configuration_port import ConfigurationChange, ConfigurationVersion
+from broker.workflow.reports_port import MOST_ROWS
 
-_MAX_CHANGES = 500
+_MAX_CHANGES = MOST_ROWS
 
 
 class SqlConfigurationReports(Reader):

@@ -24,7 +24,7 @@ from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
 from broker.workflow.ports import DestinationHealth
 from broker.workflow.probe_port import PROBE_DESTINATION
-from broker.workflow.reports_port import MAX_PAGE, DeliveryLine, DestinationLine, Page
+from broker.workflow.reports_port import MOST_ROWS, DeliveryLine, DestinationLine, Page
 from broker.workflow.selection import Selection
 
 DRAINING = "draining"
@@ -83,7 +83,7 @@ class DeliveryReports(Reader):
         self, selection: Selection, *, before: int | None = None, after: int | None = None, limit: int = 50
     ) -> Sequence[DeliveryLine]:
         """List what a selection means, newest first: those planned before an id, or those just after one."""
-        statement = _COLUMNS.where(*selected(selection)).limit(min(limit, MAX_PAGE + 1))
+        statement = _COLUMNS.where(*selected(selection)).limit(min(limit, MOST_ROWS))
         if after is not None:
             statement = statement.where(DELIVERY.c.id > after).order_by(listed_by(selection.state))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select, tuple_
 
 from broker.db.reports.reading import mappings
 from broker.db.reports.sources import SourceReports
@@ -58,11 +58,20 @@ class SqlDeviceReports(WorklistReports, SourceReports):
             found[title] = HeardDevice(its, source.rhythm if source else None, max(last, default=None))
         return found
 
-    def knocks(self, *, ae_title: str | None = None, limit: int = 200) -> Sequence[Knocks]:
-        """Answer who knocked in vain, the newest first."""
+    def knocks(
+        self, *, ae_title: str | None = None, before: int | None = None, limit: int = 200
+    ) -> Sequence[Knocks]:
+        """Answer who knocked in vain, the newest first; `before` is the id of the last one seen."""
         statement = select(KNOCK).order_by(KNOCK.c.last_at.desc(), KNOCK.c.id.desc()).limit(limit)
         if ae_title is not None:
             statement = statement.where(KNOCK.c.ae_title == ae_title)
+        if before is not None:
+            place = (KNOCK.c.last_at, KNOCK.c.id)
+            with self._reading() as connection:
+                last = connection.execute(select(*place).where(KNOCK.c.id == before)).one_or_none()
+            if last is None:
+                return []
+            statement = statement.where(tuple_(*place) < tuple_(*last))
         with self._reading() as connection:
             return [knocks_of(row) for row in mappings(connection, statement)]
 
@@ -73,11 +82,15 @@ class SqlDeviceReports(WorklistReports, SourceReports):
             rows = mappings(connection, statement.order_by(ADMISSION.c.until.desc()).limit(MOST_ADMITTED))
         return [admission_of(row) for row in rows]
 
-    def admissions(self, *, ae_title: str | None = None, limit: int = 50) -> Sequence[Admission]:
-        """Answer who was let in for a time, the newest first."""
+    def admissions(
+        self, *, ae_title: str | None = None, before: int | None = None, limit: int = 50
+    ) -> Sequence[Admission]:
+        """Answer who was let in for a time, the newest first; `before` is the id of the last one seen."""
         statement = select(ADMISSION).order_by(ADMISSION.c.id.desc()).limit(limit)
         if ae_title is not None:
             statement = statement.where(ADMISSION.c.ae_title == ae_title)
+        if before is not None:
+            statement = statement.where(ADMISSION.c.id < before)
         with self._reading() as connection:
             return [admission_of(row) for row in mappings(connection, statement)]
 

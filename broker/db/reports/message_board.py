@@ -13,7 +13,7 @@ from broker.db.schema import DELIVERY, MESSAGE
 from broker.errors import NotFound
 from broker.workflow.messages_port import Choices, MessageFilter, MessageRaw, SentLine
 from broker.workflow.probe_port import PROBE
-from broker.workflow.reports_port import MAX_PAGE, MessageLine
+from broker.workflow.reports_port import MOST_ROWS, MessageLine
 
 MAX_CHOICES = 50
 _SENT = select(
@@ -150,7 +150,7 @@ def _distinct(connection: Connection, column: ColumnElement[Any]) -> list[str]:
 
 
 def _bounded(limit: int) -> int:
-    return max(1, min(limit, MAX_PAGE))
+    return max(1, min(limit, MOST_ROWS))
 
 
 def _sent(row: Any) -> SentLine:

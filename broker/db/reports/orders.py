@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, literal_column, select, union
+from sqlalchemy import Connection, Select, literal_column, select, tuple_, union
 
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
 from broker.db.schema import ORDER, PATIENT, PROCEDURE, STEP
@@ -43,11 +44,14 @@ class OrderReports(Reader):
         status: str | None = None,
         incomplete: bool = False,
         text: str | None = None,
+        before: tuple[datetime, int] | None = None,
         page: Page = FIRST_PAGE,
     ) -> Sequence[OrderLine]:
-        """List orders, newest change first."""
+        """List orders, newest change first; `before` is when the last one seen was changed, and its id."""
         statement = _COLUMNS.order_by(ORDER.c.updated_at.desc(), ORDER.c.id.desc())
         statement = statement.where(is_a_patient(PATIENT.c.patient_id))
+        if before is not None:
+            statement = statement.where(tuple_(ORDER.c.updated_at, ORDER.c.id) < tuple_(*before))
         if status:
             statement = statement.where(ORDER.c.status == status.strip().upper())
         if incomplete:

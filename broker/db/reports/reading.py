@@ -13,7 +13,7 @@ from broker.db.engine import reading
 from broker.db.errors import as_broker_error
 from broker.db.schema import PATIENT
 from broker.domain.names import name_key
-from broker.workflow.reports_port import MAX_PAGE, Page
+from broker.workflow.reports_port import MOST_ROWS, Page
 
 FIRST_PAGE = Page()
 MAX_TEXT_CHARACTERS = 200
@@ -47,7 +47,7 @@ def mappings(connection: Connection, statement: Select[*tuple[Any, ...]]) -> Seq
 
 def paged(statement: Select[Any], page: Page) -> Select[Any]:
     """Cut a page out of a list; its size is bounded whoever asks."""
-    return statement.limit(max(0, min(page.limit, MAX_PAGE))).offset(max(0, page.offset))
+    return statement.limit(max(0, min(page.limit, MOST_ROWS))).offset(max(0, page.offset))
 
 
 def typed(text: str | None) -> str | None:

@@ -23,8 +23,22 @@ from broker.workflow.selection import Selection
 
 MAX_MEASURED_ITEMS = 5_000
 """Bytes of more are an estimate: a preview must not read for seconds."""
-MAX_ITEMS = 500
+MAX_ITEMS = 501
+"""One more than is shown says whether there is a next page."""
 _MISSING = DELIVERY.c["items"] - DELIVERY.c.items_delivered
+
+_ITEMS = select(
+    DELIVERY_ITEM.c.id.label("item"),
+    DELIVERY_ITEM.c.instance,
+    INSTANCE.c.sop_instance_uid,
+    INSTANCE.c.modality,
+    INSTANCE.c.size_bytes,
+    DELIVERY_ITEM.c.state,
+    DELIVERY_ITEM.c.wire_status,
+    DELIVERY_ITEM.c.reason,
+    DELIVERY_ITEM.c.sends,
+    DELIVERY_ITEM.c.settled_at,
+).join(INSTANCE, INSTANCE.c.id == DELIVERY_ITEM.c.instance)
 
 
 class SelectionReports(Reader):
@@ -166,42 +180,17 @@ class SelectionReports(Reader):
             (DELIVERY_ITEM.c.state == ItemState.WAITING.value, 1),
             else_=2,
         )
-        statement = (
-            select(
-                DELIVERY_ITEM.c.id,
-                DELIVERY_ITEM.c.instance,
-                INSTANCE.c.sop_instance_uid,
-                INSTANCE.c.modality,
-                INSTANCE.c.size_bytes,
-                DELIVERY_ITEM.c.state,
-                DELIVERY_ITEM.c.wire_status,
-                DELIVERY_ITEM.c.reason,
-                DELIVERY_ITEM.c.sends,
-                DELIVERY_ITEM.c.settled_at,
-            )
-            .join(INSTANCE, INSTANCE.c.id == DELIVERY_ITEM.c.instance)
-            .where(DELIVERY_ITEM.c.delivery == delivery)
-            .order_by(rank, DELIVERY_ITEM.c.id)
-            .limit(min(limit, MAX_ITEMS))
-            .offset(after)
-        )
+        statement = _ITEMS.where(DELIVERY_ITEM.c.delivery == delivery).order_by(rank, DELIVERY_ITEM.c.id)
         with self._reading() as connection:
-            rows = mappings(connection, statement)
-        return [
-            ItemLine(
-                item=row["id"],
-                instance=row["instance"],
-                sop_instance_uid=row["sop_instance_uid"],
-                modality=row["modality"],
-                size_bytes=row["size_bytes"],
-                state=row["state"],
-                wire_status=row["wire_status"],
-                reason=row["reason"],
-                sends=row["sends"],
-                settled_at=row["settled_at"],
-            )
-            for row in rows
-        ]
+            rows = mappings(connection, statement.limit(min(limit, MAX_ITEMS)).offset(after))
+        return [ItemLine(**row) for row in rows]
+
+    def items_behind(self, delivery: int, *, item: int = 0, limit: int = 50) -> Sequence[ItemLine]:
+        """List the images of a delivery in the order they came to it, those behind one."""
+        statement = _ITEMS.where(DELIVERY_ITEM.c.delivery == delivery, DELIVERY_ITEM.c.id > item)
+        with self._reading() as connection:
+            rows = mappings(connection, statement.order_by(DELIVERY_ITEM.c.id).limit(min(limit, MAX_ITEMS)))
+        return [ItemLine(**row) for row in rows]
 
     def operation(self, operation: int) -> BulkOperation:
         """Answer an operation on many deliveries. Raises NotFound."""

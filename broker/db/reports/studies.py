@@ -18,10 +18,21 @@ class StudyReports(Reader):
     """Implements the studies part of the Reports port."""
 
     def studies(
-        self, *, state: str | None = None, text: str | None = None, page: Page = FIRST_PAGE
+        self,
+        *,
+        state: str | None = None,
+        text: str | None = None,
+        before: str | None = None,
+        page: Page = FIRST_PAGE,
     ) -> Sequence[StudyLine]:
-        """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number."""
+        """List received studies, newest first; `text` is a Study Instance UID, patient id or accession number.
+
+        `before` is the Study Instance UID of the last one seen.
+        """
         statement = select(STUDY).where(of_patients(STUDY.c.study_instance_uid)).order_by(STUDY.c.id.desc())
+        if before is not None:
+            last = select(STUDY.c.id).where(STUDY.c.study_instance_uid == before)
+            statement = statement.where(STUDY.c.id < last.scalar_subquery())
         if state:
             statement = statement.where(_in_state(state.strip().upper()))
         if wanted := typed(text):

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, func, select, union
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, patients_with, text_of, typed
 from broker.db.schema import PATIENT, PROCEDURE, STEP, STEP_STATION
 from broker.db.synthetic import of_patients
-from broker.workflow.reports_port import MAX_PAGE, Page, WorklistLine
+from broker.workflow.reports_port import MAX_PAGE, MOST_ROWS, Page, WorklistLine
 
 WORKLIST_COLUMNS = (
     select(
@@ -114,7 +114,7 @@ def _dated_then_undated(connection: Connection, statement: Select[Any], page: Pa
 
     The databases put absent values at different ends, and sort by hand what an index does not have.
     """
-    limit = max(0, min(page.limit, MAX_PAGE))
+    limit = max(0, min(page.limit, MOST_ROWS))
     dated = statement.where(STEP.c.start_date.is_not(None))
     rows = list(mappings(connection, paged(dated, page)))
     if len(rows) < limit:

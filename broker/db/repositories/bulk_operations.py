@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +13,8 @@ from broker.db.encoding import storable, storable_or_none
 from broker.db.schema import BULK_OPERATION, IDEMPOTENCY_KEY
 from broker.db.transaction import Transaction
 from broker.errors import Conflict, NotFound
-from broker.workflow.ports import BulkOperation, BulkState
+from broker.workflow.idempotency import OTHER_REQUEST
+from broker.workflow.ports import Answer, BulkOperation, BulkState
 from broker.workflow.selection import selection_of
 
 
@@ -78,7 +81,7 @@ class SqlIdempotencyKeys:
             return True
         known = self._transaction.execute(select(IDEMPOTENCY_KEY.c.fingerprint).where(is_ours)).scalar()
         if known != fingerprint:
-            raise Conflict("This idempotency key was used for another request.")
+            raise Conflict(OTHER_REQUEST)
         return False
 
     def note(self, key: str, subject: int) -> None:
@@ -93,6 +96,28 @@ class SqlIdempotencyKeys:
             select(IDEMPOTENCY_KEY.c.subject).where(IDEMPOTENCY_KEY.c.key == key)
         ).scalar()
         return None if found is None else int(found)
+
+    def remember(self, key: str, answer: Answer) -> None:
+        """Keep what the request of a key was answered, if the key was taken."""
+        self._transaction.execute(
+            update(IDEMPOTENCY_KEY)
+            .where(IDEMPOTENCY_KEY.c.key == key)
+            .values(answer=json.dumps(asdict(answer)))
+        )
+
+    def answer(self, key: str, fingerprint: str, *, now: datetime) -> Answer | None:
+        """Tell what the same request was answered before. Raises Conflict when another one took the key."""
+        is_ours = (IDEMPOTENCY_KEY.c.key == key) & (IDEMPOTENCY_KEY.c.expires_at > now)
+        statement = select(IDEMPOTENCY_KEY.c.fingerprint, IDEMPOTENCY_KEY.c.answer).where(is_ours)
+        row = self._transaction.execute(statement).one_or_none()
+        if row is None:
+            return None
+        if row.fingerprint != fingerprint:
+            raise Conflict(OTHER_REQUEST)
+        if row.answer is None:
+            return None
+        kept = json.loads(row.answer)
+        return Answer(**{**kept, "shown": tuple(kept["shown"])})
 
     def forget(self, *, now: datetime) -> int:
         """Remove keys that have expired, answer how many."""

@@ -235,4 +235,4 @@ def admission_of(row: Any) -> Admission:
 def knocks_of(row: Any) -> Knocks:
     """Read refusals from the mapping of a row."""
     key = KnockKey(row["ae_title"], row["called_ae_title"], row["address"], KnockReason(row["reason"]))
-    return Knocks(key, row["number"], row["first_at"], row["last_at"])
+    return Knocks(key, row["number"], row["first_at"], row["last_at"], row["id"])

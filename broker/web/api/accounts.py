@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.access import LONGEST_TOKEN, Role
 from broker.errors import NotFound
 from broker.web.access import TheAdmin, TheViewer
+from broker.web.api.reading import TheIds, TheWhole
 from broker.web.pages import Id, Name, TheDashboard
 from broker.workflow.accounts_port import Account, ApiToken, Session
 
@@ -120,7 +121,7 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    label: Text
+    label: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00]*$")]
     """Who uses it."""
     role: Role = Role.VIEWER
     days: Annotated[int, Field(ge=1, le=LONGEST_TOKEN.days)] = 90
@@ -133,9 +134,10 @@ def myself(who: TheViewer) -> Myself:
 
 
 @router.get("/api/accounts")
-def accounts(board: TheDashboard, _: TheAdmin) -> list[AccountLine]:
+def accounts(board: TheDashboard, _: TheAdmin, part: TheWhole) -> list[AccountLine]:
     """List accounts by name."""
-    return [_account(one) for one in board.access.reports.accounts()]
+    found = board.access.reports.accounts()
+    return [_account(one) for one in part.part(found, lambda one: one.name)]
 
 
 @router.post("/api/accounts", status_code=201)
@@ -180,14 +182,10 @@ def set_password(board: TheDashboard, who: TheAdmin, name: Name, wanted: NewPass
 
 
 @router.get("/api/sessions")
-def sessions(
-    board: TheDashboard,
-    _: TheAdmin,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
-) -> list[SessionLine]:
-    """List the browsers that have signed in and have not run out, newest first; `before` is the id of the last one seen."""
-    return [_session(one) for one in board.access.sign_in.open_sessions(before=before, limit=limit)]
+def sessions(board: TheDashboard, _: TheAdmin, part: TheIds) -> list[SessionLine]:
+    """List the browsers that have signed in and have not run out, newest first."""
+    found = board.access.sign_in.open_sessions(before=part.after_id, limit=part.most)
+    return [_session(one) for one in part.shown(found, lambda one: one.id)]
 
 
 @router.post("/api/sessions/{session_id}/end")
@@ -197,9 +195,10 @@ def end_session(board: TheDashboard, who: TheAdmin, session_id: Id) -> Ended:
 
 
 @router.get("/api/tokens")
-def tokens(board: TheDashboard, _: TheAdmin) -> list[TokenLine]:
+def tokens(board: TheDashboard, _: TheAdmin, part: TheWhole) -> list[TokenLine]:
     """List tokens of programs, the newest first."""
-    return [_token(one) for one in board.access.reports.api_tokens()]
+    found = board.access.reports.api_tokens()
+    return [_token(one) for one in part.part(found, lambda one: one.id)]
 
 
 @router.post("/api/tokens", status_code=201)

@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from broker.domain.events import EventName
 from broker.errors import InvalidValue
 from broker.web.access import TheAdmin
+from broker.web.api.delivery_filters import Id
+from broker.web.api.instants import Instant
+from broker.web.api.reading import TheWhole
 from broker.web.pages import TheDashboard
 from broker.workflow.audit_port import AuditQuestion
 
@@ -31,12 +34,12 @@ class Question(BaseModel):
     """Account, token, device or sender."""
     patient: Short = ""
     """Patient ID; one of patient, order and study at a time, the first that is given."""
-    order: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    order: Id | None = None
     study_instance_uid: Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")] = ""
-    since: Annotated[datetime, Field(strict=False)] | None = None
-    until: Annotated[datetime, Field(strict=False)] | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     what: EventName | None = None
-    before: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    before: Id | None = None
     """Id of the last event seen: the next part."""
     limit: Annotated[int, Field(ge=1, le=500)] = 50
 
@@ -82,6 +85,6 @@ def verify(board: TheDashboard, who: TheAdmin) -> Verified:
 
 
 @router.get("/api/audit/collectors")
-def collectors(board: TheDashboard, _: TheAdmin) -> list[dict[str, Any]]:
+def collectors(board: TheDashboard, _: TheAdmin, part: TheWhole) -> list[dict[str, Any]]:
     """List those who are sent audit messages, and what waits for each."""
-    return [asdict(line) for line in board.access.collectors()]
+    return [asdict(line) for line in part.part(board.access.collectors(), lambda line: line.name)]

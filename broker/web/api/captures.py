@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.web.access import TheAdmin
-from broker.web.api.operations import TheKey, key_of
+from broker.web.api.once import OnceRoute, TheKey
+from broker.web.api.reading import TheIds
 from broker.web.pages import Id, TheDashboard
 from broker.web.pages.captures import operations_of, pcap
 from broker.workflow.captures import MOST_MINUTES, USUAL_MINUTES, WantedCapture
 
-router = APIRouter()
-Limit = Annotated[int, Query(ge=1, le=500)]
+router = APIRouter(route_class=OnceRoute)
+_PCAP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/vnd.tcpdump.pcap": {"schema": {"type": "string", "format": "binary"}}}}
+}
 
 
 class CaptureRequest(BaseModel):
@@ -31,10 +34,11 @@ class CaptureRequest(BaseModel):
 
 
 @router.get("/api/captures")
-def captures(board: TheDashboard, _: TheAdmin, limit: Limit = 50) -> list[dict[str, Any]]:
+def captures(board: TheDashboard, _: TheAdmin, part: TheIds) -> list[dict[str, Any]]:
     """List captures, the newest first."""
     operations = operations_of(board)
-    return [operations.told(one) for one in board.reports.captures(limit=limit)]
+    found = board.reports.captures(before=part.after_id, limit=part.most)
+    return [operations.told(one) for one in part.shown(found, lambda one: one.id)]
 
 
 @router.get("/api/captures/{capture}")
@@ -44,7 +48,7 @@ def capture(board: TheDashboard, _: TheAdmin, capture: Id) -> dict[str, Any]:
 
 
 @router.post("/api/captures", status_code=201)
-def start(board: TheDashboard, who: TheAdmin, wanted: CaptureRequest, key: TheKey = None) -> dict[str, Any]:
+def start(board: TheDashboard, who: TheAdmin, wanted: CaptureRequest, key: TheKey) -> dict[str, Any]:
     """Capture what a device or sender says; the listeners know within two seconds."""
     operations = operations_of(board)
     asked = WantedCapture(
@@ -54,18 +58,18 @@ def start(board: TheDashboard, who: TheAdmin, wanted: CaptureRequest, key: TheKe
         wanted.minutes,
         wanted.reason,
         who.name,
-        key_of(key, f"capture {wanted}", who),
+        key,
     )
     return operations.told(operations.start(asked))
 
 
 @router.post("/api/captures/{capture}/stop")
-def stop(board: TheDashboard, who: TheAdmin, capture: Id) -> dict[str, Any]:
+def stop(board: TheDashboard, who: TheAdmin, capture: Id, key: TheKey) -> dict[str, Any]:
     """Capture no more; `stopped` is false when it was over already."""
-    return {"id": capture, "stopped": operations_of(board).stop(capture, actor=who.name)}
+    return {"id": capture, "stopped": operations_of(board).stop(capture, actor=who.name, key=key)}
 
 
-@router.get("/api/captures/{capture}/pcap", response_class=StreamingResponse)
+@router.get("/api/captures/{capture}/pcap", response_class=StreamingResponse, responses=_PCAP)
 def download(board: TheDashboard, who: TheAdmin, capture: Id) -> StreamingResponse:
     """Take a capture away as a pcap file; that is a view of patients and leaves its events."""
     return pcap(board, who, capture, page="/api/captures/{capture}/pcap")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from fastapi import APIRouter
 
 from broker.web.access import TheAdmin
+from broker.web.api.reading import TheWhole
 from broker.web.pages import TheDashboard
-from broker.workflow.certificate_days import standings
+from broker.workflow.certificate_days import CertificateDays, standings
 
 router = APIRouter()
 
 
 @router.get("/api/certificates")
-def certificates(_: TheAdmin, board: TheDashboard) -> list[dict[str, Any]]:
+def certificates(_: TheAdmin, board: TheDashboard, part: TheWhole) -> list[CertificateDays]:
     """List the certificates the site file names, the one that ends first on top; no days: it cannot be read."""
-    return [asdict(one) for one in standings(board.certificates(), now=board.clock.now())]
+    return part.part(standings(board.certificates(), now=board.clock.now()), lambda one: one.name)

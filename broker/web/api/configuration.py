@@ -9,9 +9,11 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.web.access import TheAdmin
+from broker.web.api.reading import TheIds
 from broker.web.pages import Id, TheDashboard
 from broker.web.pages.configuration import keeper
-from broker.workflow.configuration import MAX_BODY, MAX_REASON, digest
+from broker.workflow.configuration import MAX_BODY, MAX_REASON, Difference, Standing, Trial, digest
+from broker.workflow.configuration_port import ConfigurationChange
 
 router = APIRouter()
 Known = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
@@ -45,24 +47,22 @@ class ApplyRequest(RollbackRequest):
 
 
 @router.get("/api/configuration")
-def standing(_: TheAdmin, board: TheDashboard) -> dict[str, Any]:
+def standing(_: TheAdmin, board: TheDashboard) -> Standing:
     """Say which version is in force, what the site file holds, and what each role runs on."""
-    return asdict(keeper(board).standing())
+    return keeper(board).standing()
 
 
 @router.get("/api/configuration/history")
-def history(
-    _: TheAdmin, board: TheDashboard, before: Known = None, limit: Annotated[int, Query(ge=1, le=500)] = 50
-) -> list[dict[str, Any]]:
-    """List changes, newest first; `before` is the id of the last one seen."""
-    changes = keeper(board).reports.configuration_changes(before=before, limit=limit)
-    return [asdict(change) for change in changes]
+def history(_: TheAdmin, board: TheDashboard, part: TheIds) -> list[ConfigurationChange]:
+    """List changes, newest first."""
+    changes = keeper(board).reports.configuration_changes(before=part.after_id, limit=part.most)
+    return part.shown(changes, lambda change: change.id)
 
 
-@router.get("/api/configuration/diff")
-def diff(_: TheAdmin, board: TheDashboard, before: Known = None, after: Known = None) -> dict[str, Any]:
+@router.get("/api/configuration/diff", responses={404: {}})
+def diff(_: TheAdmin, board: TheDashboard, before: Known = None, after: Known = None) -> Difference:
     """Say what differs between two versions; one that is not given is the site file as it stands."""
-    return asdict(keeper(board).difference(before, after))
+    return keeper(board).difference(before, after)
 
 
 @router.get("/api/configuration/versions/{configuration_id}")
@@ -79,9 +79,9 @@ def version(_: TheAdmin, board: TheDashboard, configuration_id: Id) -> dict[str,
 
 
 @router.post("/api/configuration/check")
-def check(_: TheAdmin, board: TheDashboard, wanted: CheckRequest) -> dict[str, Any]:
+def check(_: TheAdmin, board: TheDashboard, wanted: CheckRequest) -> Trial:
     """Say what is wrong with a text, or what putting it into the site file would change. Changes nothing."""
-    return asdict(keeper(board).try_out(wanted.body))
+    return keeper(board).try_out(wanted.body)
 
 
 @router.post("/api/configuration", status_code=201)
@@ -96,12 +96,11 @@ def apply(who: TheAdmin, board: TheDashboard, wanted: ApplyRequest) -> dict[str,
 @router.post("/api/configuration/versions/{configuration_id}/rollback", status_code=201)
 def roll_back(
     who: TheAdmin, board: TheDashboard, configuration_id: Id, wanted: RollbackRequest
-) -> dict[str, Any]:
+) -> ConfigurationChange:
     """Check an older version and put it back into the site file; what stood there is kept."""
-    change = keeper(board).roll_back(
+    return keeper(board).roll_back(
         configuration_id, reason=wanted.reason, by=who.caller, expected=wanted.expected_sha256
     )
-    return asdict(change)
 
 
 @router.post("/api/configuration/reload", status_code=202)

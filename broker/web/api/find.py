@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.web.access import TheViewer
 from broker.web.pages import TheDashboard
-from broker.web.pages.find import MAX_CHARACTERS, group_named, page_of
+from broker.web.pages.find import MAX_CHARACTERS, page_of
 from broker.web.viewing import TheViewing
-from broker.workflow.find_port import Found
+from broker.workflow.find_port import Found, FoundGroup
 
 router = APIRouter()
 
@@ -23,7 +23,7 @@ class Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: Annotated[str, Field(max_length=MAX_CHARACTERS)]
-    group: str | None = None
+    group: Annotated[FoundGroup, Field(strict=False)] | None = None
     after: Annotated[str, Field(max_length=1024)] = ""
 
 
@@ -31,7 +31,7 @@ class Question(BaseModel):
 def find(board: TheDashboard, _: TheViewer, seen: TheViewing, question: Question) -> dict[str, Any]:
     """Answer what a text names exactly and what begins with it, by group; `only` is the page of a single exact hit."""
     if question.group is not None:
-        found = board.reports.find_more(question.q, group_named(question.group), after=question.after)
+        found = board.reports.find_more(question.q, question.group, after=question.after)
         seen.found([found], searched=question.q)
         return {"only": None, "groups": [_group(found)]}
     findings = board.reports.find(question.q)

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, StrictBool
 
 from broker.web.access import TheViewer
-from broker.web.api.reading import ApiPage, Limit, Offset, rows
+from broker.web.api.reading import WHERE, Limit, Listing, TheNumbered, TheWhole
 from broker.web.pages import Id, Text, TheDashboard
 from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
-from broker.workflow.entries import Asked, asked_like, values_of
-from broker.workflow.reports_port import Page
+from broker.workflow.entries import Asked, EntryValue, Sight, asked_like, values_of
+from broker.workflow.reports_port import OrderLine, Page, TimelineEntry
 
 router = APIRouter()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class OrderListing(Listing):
+    """A part of the orders: begins behind the instant at which one was changed, and its id."""
+
+    def __init__(
+        self,
+        request: Request,
+        response: Response,
+        limit: Limit = 50,
+        after: Annotated[str, Query(pattern=r"^([0-9]{1,18}~[1-9][0-9]{0,17})?$", description=WHERE)] = "",
+    ) -> None:
+        super().__init__(request, response, limit, after)
+
+    @property
+    def before(self) -> tuple[datetime, int] | None:
+        """Answer when the last one of the part before was changed, and its id."""
+        if not self.after:
+            return None
+        passed, _, number = self.after.partition("~")
+        span = min(timedelta(microseconds=int(passed)), _LAST - _EPOCH)
+        return _EPOCH + span, int(number)
+
+
+TheOrders = Annotated[OrderListing, Depends()]
 
 
 class OrderSearch(BaseModel):
@@ -26,9 +53,7 @@ class OrderSearch(BaseModel):
 
     q: Sought
     status: Chosen = ""
-    incomplete: bool = False
-    limit: Limit = 50
-    offset: Offset = 0
+    incomplete: StrictBool = False
 
 
 @router.get("/api/orders")
@@ -37,54 +62,63 @@ def orders(
     _: TheViewer,
     _plain: NothingSoughtByUrl,
     seen: TheViewing,
-    page: ApiPage,
+    part: TheOrders,
     *,
     incomplete: bool = False,
     status: Text = "",
-) -> list[dict[str, Any]]:
-    """List orders."""
-    lines = board.reports.orders(status=status or None, incomplete=incomplete, page=page)
-    seen.listed(lines)
-    return rows(lines)
+) -> list[OrderLine]:
+    """List orders, newest change first."""
+    lines = board.reports.orders(
+        status=status or None, incomplete=incomplete, before=part.before, page=Page(part.most)
+    )
+    shown = part.shown(lines, _place)
+    seen.listed(shown)
+    return shown
 
 
 @router.post("/api/orders/search")
 def search_orders(
-    board: TheDashboard, _: TheViewer, seen: TheViewing, wanted: OrderSearch
-) -> list[dict[str, Any]]:
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheOrders, wanted: OrderSearch
+) -> list[OrderLine]:
     """List the orders of a patient (part of the name or id), or with an accession, placer or filler number."""
     lines = board.reports.orders(
         status=wanted.status or None,
         incomplete=wanted.incomplete,
-        text=wanted.q or None,
-        page=Page(wanted.limit, wanted.offset),
+        text=wanted.q,
+        before=part.before,
+        page=Page(part.most),
     )
-    seen.listed(lines, searched=wanted.q)
-    return rows(lines)
+    shown = part.shown(lines, _place)
+    seen.listed(shown, searched=wanted.q)
+    return shown
 
 
 @router.get("/api/orders/{order_id}")
-def order(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> dict[str, Any]:
+def order(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> OrderLine:
     """Answer one order."""
     line = board.reports.order(order_id)
     seen.opened(order=order_id)
-    return asdict(line)
+    return line
 
 
 @router.get("/api/orders/{order_id}/timeline")
-def order_timeline(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> list[dict[str, Any]]:
+def order_timeline(
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheNumbered, order_id: Id
+) -> list[TimelineEntry]:
     """Answer what happened to one order."""
     entries = board.reports.order_timeline(order_id)
     seen.opened(order=order_id)
-    return rows(entries)
+    return part.part(entries)
 
 
 @router.get("/api/orders/{order_id}/entry")
-def entry(board: TheDashboard, _: TheViewer, seen: TheViewing, order_id: Id) -> list[dict[str, Any]]:
+def entry(
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheNumbered, order_id: Id
+) -> list[EntryValue]:
     """Answer every value scanners are told of an order, with its source."""
     board.reports.order(order_id)
     seen.opened(order=order_id)
-    return rows(values_of([found for found, _ in board.reports.order_entries(order_id)]))
+    return part.part(values_of([found for found, _ in board.reports.order_entries(order_id)]))
 
 
 @router.get("/api/orders/{order_id}/sights")
@@ -92,13 +126,14 @@ def sights(
     board: TheDashboard,
     _: TheViewer,
     seen: TheViewing,
+    part: TheWhole,
     order_id: Id,
     device: Text,
     *,
     station: bool | None = None,
     modality: bool | None = None,
     today: bool | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Sight]:
     """Answer whether a device would be shown an order now, and why not; it asks as it last did, unless told."""
     board.reports.order(order_id)
     seen.opened(order=order_id)
@@ -108,4 +143,8 @@ def sights(
         usual.own_modality if modality is None else modality,
         usual.today if today is None else today,
     )
-    return rows(board.insight.sights(order_id, device, asked))
+    return part.part(board.insight.sights(order_id, device, asked), lambda sight: sight.step)
+
+
+def _place(line: OrderLine) -> str:
+    return f"{(line.updated_at - _EPOCH) // timedelta(microseconds=1)}~{line.order_id}"

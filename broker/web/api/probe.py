@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from broker.web.access import TheOperator, TheViewer
+from broker.web.api.once import OnceRoute, TheKey
+from broker.web.api.reading import TheIds
 from broker.web.pages import Id, TheDashboard
 from broker.workflow.probe_port import ProbeRun
 
-router = APIRouter()
+router = APIRouter(route_class=OnceRoute)
 
 
 @router.get("/api/probe")
-def probe_runs(
-    _: TheViewer, board: TheDashboard, limit: Annotated[int, Query(ge=1, le=500)] = 20
-) -> list[dict[str, Any]]:
+def probe_runs(_: TheViewer, board: TheDashboard, part: TheIds) -> list[dict[str, Any]]:
     """List the last synthetic exams, newest first."""
-    return [_said(run) for run in board.reports.probe_runs(limit=limit)]
+    runs = board.reports.probe_runs(before=part.after_id, limit=part.most)
+    return [_said(run) for run in part.shown(runs, lambda run: run.id)]
 
 
 @router.get("/api/probe/{run}")
@@ -29,8 +30,9 @@ def probe_run(_: TheViewer, board: TheDashboard, run: Id) -> dict[str, Any]:
 
 
 @router.post("/api/probe")
-def probe(who: TheOperator, board: TheDashboard) -> dict[str, Any]:
+def probe(who: TheOperator, board: TheDashboard, key: TheKey) -> dict[str, Any]:
     """Send a synthetic exam through every hop now; answers when it is over, a minute at most."""
+    board.actions.requests.begin(key)
     return _said(board.probe(who.name))
 
 

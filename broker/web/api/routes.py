@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from broker.web.access import TheViewer
-from broker.web.api.reading import rows
+from broker.web.api.reading import TheNumbered, rows
 from broker.web.pages import Name, TheDashboard
 from broker.web.pages.routes import Days, rulebook
 from broker.web.viewing import TheViewing
+from broker.workflow.explain import ExplainedRoute
 from broker.workflow.rulebook import DEAD_AFTER_DAYS
 
 router = APIRouter()
@@ -43,10 +44,10 @@ def routes(
 
 @router.get("/api/studies/{study_instance_uid}/routes/now")
 def study_routes_now(
-    _: TheViewer, board: TheDashboard, seen: TheViewing, study_instance_uid: Name
-) -> list[dict[str, Any]]:
+    _: TheViewer, board: TheDashboard, part: TheNumbered, seen: TheViewing, study_instance_uid: Name
+) -> list[ExplainedRoute]:
     """Answer what the rules in force would decide about what has come of a study; nothing is changed."""
     tried = board.try_study(study_instance_uid)
     if tried:
         seen.opened(study=study_instance_uid)
-    return rows(tried)
+    return part.part(tried)

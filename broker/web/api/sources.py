@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from broker.web.access import TheViewer
-from broker.web.api.reading import rows
+from broker.web.api.reading import TheWhole, rows
 from broker.web.pages import TheDashboard
 from broker.workflow.silence import judge_sources
 
@@ -15,6 +15,7 @@ router = APIRouter()
 
 
 @router.get("/api/sources")
-def sources(board: TheDashboard, _: TheViewer) -> list[dict[str, Any]]:
+def sources(board: TheDashboard, _: TheViewer, part: TheWhole) -> list[dict[str, Any]]:
     """List senders and devices by what their silence is worth, the silent first."""
-    return rows(judge_sources(board.reports.sources(), now=board.clock.now(), zone=board.zone))
+    states = judge_sources(board.reports.sources(), now=board.clock.now(), zone=board.zone)
+    return rows(part.part(states, lambda state: f"{state.kind} {state.name} {state.facility}"))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
+from broker.errors import NotFound
 from broker.web.access import TheViewer
-from broker.web.api.reading import ApiPage, Limit, Offset, rows
+from broker.web.api.reading import TheListing, TheNumbered
 from broker.web.pages import Name, Text, TheDashboard
 from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
-from broker.workflow.reports_port import Page
+from broker.workflow.explain import ExplainedRoute
+from broker.workflow.reports_port import Page, StudyLine, TimelineEntry
 
 router = APIRouter()
 
@@ -24,8 +24,6 @@ class StudySearch(BaseModel):
 
     q: Sought
     state: Chosen = ""
-    limit: Limit = 50
-    offset: Offset = 0
 
 
 @router.get("/api/studies")
@@ -34,43 +32,57 @@ def studies(
     _: TheViewer,
     _plain: NothingSoughtByUrl,
     seen: TheViewing,
-    page: ApiPage,
+    part: TheListing,
     state: Text = "",
-) -> list[dict[str, Any]]:
-    """List received studies."""
-    lines = board.reports.studies(state=state or None, page=page)
-    seen.listed(lines)
-    return rows(lines)
+) -> list[StudyLine]:
+    """List received studies, newest first."""
+    lines = board.reports.studies(state=state or None, before=part.after or None, page=Page(part.most))
+    shown = part.shown(lines, lambda line: line.study_instance_uid)
+    seen.listed(shown)
+    return shown
 
 
 @router.post("/api/studies/search")
 def search_studies(
-    board: TheDashboard, _: TheViewer, seen: TheViewing, wanted: StudySearch
-) -> list[dict[str, Any]]:
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheListing, wanted: StudySearch
+) -> list[StudyLine]:
     """List the received studies with a patient id, an accession number or a Study Instance UID."""
-    page = Page(wanted.limit, wanted.offset)
-    lines = board.reports.studies(state=wanted.state or None, text=wanted.q or None, page=page)
-    seen.listed(lines, searched=wanted.q)
-    return rows(lines)
+    lines = board.reports.studies(
+        state=wanted.state or None, text=wanted.q, before=part.after or None, page=Page(part.most)
+    )
+    shown = part.shown(lines, lambda line: line.study_instance_uid)
+    seen.listed(shown, searched=wanted.q)
+    return shown
+
+
+@router.get("/api/studies/{study_instance_uid}")
+def study(board: TheDashboard, _: TheViewer, seen: TheViewing, study_instance_uid: Name) -> StudyLine:
+    """Answer one received study."""
+    lines = board.reports.studies(text=study_instance_uid, page=Page(2))
+    line = next((one for one in lines if one.study_instance_uid == study_instance_uid), None)
+    if line is None:
+        raise NotFound("Nothing was received of this study.")
+    seen.opened(study=study_instance_uid)
+    return line
 
 
 @router.get("/api/studies/{study_instance_uid}/timeline")
 def study_timeline(
-    board: TheDashboard, _: TheViewer, seen: TheViewing, study_instance_uid: Name
-) -> list[dict[str, Any]]:
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheNumbered, study_instance_uid: Name
+) -> list[TimelineEntry]:
     """Answer what happened to one study."""
     entries = board.reports.study_timeline(study_instance_uid)
     if entries:
         seen.opened(study=study_instance_uid)
-    return rows(entries)
+    return part.part(entries)
 
 
 @router.get("/api/studies/{study_instance_uid}/routes")
 def study_routes(
-    board: TheDashboard, _: TheViewer, seen: TheViewing, study_instance_uid: Name
-) -> list[dict[str, Any]]:
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheNumbered, study_instance_uid: Name
+) -> list[ExplainedRoute]:
     """Answer why each route did or did not take the study."""
     verdicts = board.explain(study_instance_uid)
     if verdicts:
         seen.opened(study=study_instance_uid)
-    return rows(verdicts)
+    return part.part(verdicts)

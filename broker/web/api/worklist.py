@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from datetime import date as Date  # noqa: N812 - a field is called date
 
-from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
 
 from broker.web.access import TheViewer
-from broker.web.api.reading import ApiPage, Limit, Offset, rows
+from broker.web.api.instants import Day, WrittenDay
+from broker.web.api.reading import TheIds
 from broker.web.pages import Text, TheDashboard
 from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
-from broker.workflow.reports_port import Page
+from broker.workflow.reports_port import WorklistLine
 from broker.workflow.worklist_board import BoardFilters
 
 router = APIRouter()
-DAY = r"^(\d{4}-\d{2}-\d{2})?$"
 
 
 class WorklistSearch(BaseModel):
@@ -25,12 +25,10 @@ class WorklistSearch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: Sought
-    date: Annotated[str, Field(pattern=DAY)] = ""
+    date: WrittenDay = None
     modality: Chosen = ""
     station: Chosen = ""
     status: Chosen = ""
-    limit: Limit = 50
-    offset: Offset = 0
 
 
 @router.get("/api/worklist")
@@ -39,42 +37,32 @@ def worklist(
     _: TheViewer,
     _plain: NothingSoughtByUrl,
     seen: TheViewing,
-    page: ApiPage,
+    part: TheIds,
     *,
-    date: Annotated[str, Query(pattern=DAY)] = "",
-    after: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+    date: Day = None,
     modality: Text = "",
     station: Text = "",
     status: Text = "",
-) -> list[dict[str, Any]]:
-    """List scheduled procedure steps; `after` is the step the slice before ended with, and costs less than `offset`."""
-    if after is not None:
-        wanted = BoardFilters(date.replace("-", ""), modality, station, status)
-        lines = board.reports.board(wanted, after=after, limit=page.limit)
-    else:
-        lines = board.reports.worklist(
-            date=date.replace("-", "") or None,
-            modality=modality or None,
-            station=station or None,
-            status=status or None,
-            page=page,
-        )
-    seen.listed(lines)
-    return rows(lines)
+) -> list[WorklistLine]:
+    """List scheduled procedure steps by their start; without a date the latest come first."""
+    filters = BoardFilters(_day(date), modality, station, status)
+    lines = board.reports.board(filters, after=part.after_id, limit=part.most)
+    shown = part.shown(lines, lambda line: line.step)
+    seen.listed(shown)
+    return shown
 
 
 @router.post("/api/worklist/search")
 def search_worklist(
-    board: TheDashboard, _: TheViewer, seen: TheViewing, wanted: WorklistSearch
-) -> list[dict[str, Any]]:
+    board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheIds, wanted: WorklistSearch
+) -> list[WorklistLine]:
     """List the steps of a patient (part of the name or id), or with an accession number or Study Instance UID."""
-    lines = board.reports.worklist(
-        date=wanted.date.replace("-", "") or None,
-        modality=wanted.modality or None,
-        station=wanted.station or None,
-        status=wanted.status or None,
-        text=wanted.q or None,
-        page=Page(wanted.limit, wanted.offset),
-    )
-    seen.listed(lines, searched=wanted.q)
-    return rows(lines)
+    filters = BoardFilters(_day(wanted.date), wanted.modality, wanted.station, wanted.status, wanted.q)
+    lines = board.reports.board(filters, after=part.after_id, limit=part.most)
+    shown = part.shown(lines, lambda line: line.step)
+    seen.listed(shown, searched=wanted.q)
+    return shown
+
+
+def _day(date: Date | None) -> str:
+    return f"{date:%Y%m%d}" if date else ""

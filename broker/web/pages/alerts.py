@@ -11,10 +11,10 @@ from broker.domain.alerts import Alert, AlertState
 from broker.errors import BrokerError, InvalidValue
 from broker.web import security
 from broker.web.access import TheOperator, TheViewer
-from broker.web.delivery_filters import instant
 from broker.web.pages import Id, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.workflow.alert_operations import Planned
+from broker.workflow.delivery_filters import instant
 
 router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]

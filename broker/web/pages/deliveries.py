@@ -11,9 +11,10 @@ from broker.domain.causes import CAUSES, cause_named
 from broker.domain.delivery import DeliveryState
 from broker.errors import InvalidValue
 from broker.web.access import TheOperator, TheViewer, Who
-from broker.web.delivery_filters import AGES, TheFilters
+from broker.web.delivery_filters import TheFilters
 from broker.web.pages import ROWS, Id, TheDashboard, ThePages
 from broker.web.viewing import TheViewing
+from broker.workflow.delivery_filters import AGES
 from broker.workflow.operations import Act, Asked
 from broker.workflow.selection import Selection
 

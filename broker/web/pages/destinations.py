@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
-from broker.errors import InvalidValue, NotFound
+from broker.errors import InvalidValue
 from broker.web import security
 from broker.web.access import TheOperator, TheViewer
-from broker.web.delivery_filters import instant
 from broker.web.pages import Name, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing, Viewing
-from broker.workflow.delivery_reports import CheckLine, RateBin
+from broker.workflow.delivery_filters import instant
+from broker.workflow.destination_view import last_test, read_destination
 from broker.workflow.holds import Hold
-from broker.workflow.selection import Selection
 
 router = APIRouter()
 Fields = Annotated[dict[str, str], Depends(security.form_of)]
-BIN_S = 1800
-BINS = 48
 MAX_REASON = 500
 
 
@@ -46,9 +41,9 @@ def destination(
 @router.get("/destinations/{name}/test", include_in_schema=False)
 def tested(request: Request, _: TheViewer, board: TheDashboard, pages: ThePages, name: Name) -> Response:
     """Answer how the test of a destination stands, for the page to put in place."""
-    check = board.reports.last_check(name)
+    test = last_test(board.reports, name, now=board.clock.now())
     return pages.render(
-        request, "destination_test.html", name=name, check=check, testing=is_running(board, check)
+        request, "destination_test.html", name=name, check=test.check, testing=test.is_running
     )
 
 
@@ -94,15 +89,6 @@ def resume(board: TheDashboard, name: Name, who: TheOperator) -> Response:
     return _back_to(name)
 
 
-def is_running(board: Dashboard, check: CheckLine | None) -> bool:
-    """Answer whether a test still runs; one whose process was lost has ended with its deadline."""
-    if check is None or check.said.get("state") != "running":
-        return False
-    deadline = check.said.get("deadline_s")
-    longest = timedelta(seconds=float(deadline) if isinstance(deadline, int | float) else 60)
-    return board.clock.now() - check.at < longest + timedelta(seconds=5)
-
-
 def _hold(
     request: Request,
     board: Dashboard,
@@ -134,43 +120,23 @@ def _hold(
 
 
 def _values(board: Dashboard, name: str, seen: Viewing) -> dict[str, Any]:
-    now = board.clock.now()
-    lines = {line.destination: line for line in board.reports.destinations(now=now)}
-    if name not in lines:
-        raise NotFound("There is no such destination.")
-    since = _since(now)
-    check = board.reports.last_check(name)
-    conversation = board.reports.conversation(name)
-    seen.listed(conversation)  # what a peer answered may name the patient
+    view = read_destination(board.reports, name, now=board.clock.now())
+    seen.listed(view.conversation)  # what a peer answered may name the patient
     return {
-        "line": lines[name],
+        "line": view.line,
         "facts": board.destination(name),
-        "bins": bins(board.reports.rate(name, since=since, bin_s=BIN_S), since=since),
-        "failures": board.reports.failures(name, since=now - timedelta(days=1)),
-        "conversation": conversation,
-        "groups": board.reports.causes(Selection(destination=name)),
-        "speed": board.reports.speed(name),
-        "check": check,
-        "testing": is_running(board, check),
+        "bins": view.rate,
+        "failures": view.failures,
+        "conversation": view.conversation,
+        "groups": view.causes,
+        "speed": view.speed,
+        "check": view.test.check,
+        "testing": view.test.is_running,
         "name": name,
         "problem": "",
         "reason": "",
         "until": "",
     }
-
-
-def _since(now: datetime) -> datetime:
-    """Answer the beginning of the first bin of the curve."""
-    begun = now.timestamp() // BIN_S * BIN_S
-    return datetime.fromtimestamp(begun - (BINS - 1) * BIN_S, now.tzinfo)
-
-
-def bins(found: Sequence[RateBin], *, since: datetime) -> list[RateBin]:
-    """Fill in the bins in which nothing was delivered."""
-    known = {round((one.at - since).total_seconds() // BIN_S): one for one in found}
-    return [
-        known.get(number, RateBin(since + timedelta(seconds=number * BIN_S), 0, 0)) for number in range(BINS)
-    ]
 
 
 def _back_to(name: str, part: str = "") -> Response:

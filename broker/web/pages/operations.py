@@ -8,15 +8,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from broker.domain.delivery import DeliveryState, Priority
+from broker.domain.delivery import DeliveryState
 from broker.errors import InvalidValue
 from broker.web import security
 from broker.web.access import TheOperator, TheViewer
-from broker.web.delivery_filters import DeliveryFilters, TheFilters, filters_in
+from broker.web.delivery_filters import TheFilters, filters_in
 from broker.web.pages import Id, Text, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
 from broker.workflow.bulk import Wanted
+from broker.workflow.delivery_filters import PRIORITIES, DeliveryFilters, priority_named
 from broker.workflow.operations import Act, takes_kind
 from broker.workflow.ports import BulkOperation, BulkState
 from broker.workflow.preview import SENDS
@@ -27,12 +28,6 @@ Fields = Annotated[dict[str, str], Depends(security.form_of)]
 MAX_REASON = 500
 _OPEN = {
     state.value for state in (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
-}
-PRIORITIES = {
-    "urgent": Priority.URGENT,
-    "high": Priority.HIGH,
-    "routine": Priority.ROUTINE,
-    "low": Priority.LOW,
 }
 WORDS = {
     Act.RETRY: ("Retry", "retried"),
@@ -159,15 +154,6 @@ def act_named(name: str) -> Act:
         return Act(name)
     except ValueError:
         raise InvalidValue(f"do: one of {', '.join(act.value for act in Act)}", field="do") from None
-
-
-def priority_named(name: str) -> Priority | None:
-    """Answer a priority by its word; None when none is named. Raises InvalidValue."""
-    if not name:
-        return None
-    if name not in PRIORITIES:
-        raise InvalidValue(f"priority: one of {', '.join(PRIORITIES)}", field="priority")
-    return PRIORITIES[name]
 
 
 def _wanted(
