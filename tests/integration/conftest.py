@@ -1,4 +1,4 @@
-"""A stored file that cannot be opened or read for a while, as when no handle is left or a disk fails."""
+"""What adapters are tested among: logging that stays that of the tests, a stored file that cannot be read for a while."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def logging_of_the_tests(monkeypatch) -> None:
+    """A command run in this process would bind every logger to its own output, which is closed when it ends."""
+    monkeypatch.setattr("broker.logs.configure_logging", lambda **_: None)
 
 
 @pytest.fixture
