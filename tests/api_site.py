@@ -34,6 +34,7 @@ from tests.builders import (
     an_instance,
 )
 from tests.doors import TESTER
+from tests.syslog_collector import certificate
 
 STUDY = "1.2.826.0.1.1"
 ORM = (
@@ -43,7 +44,7 @@ ORM = (
 
 
 def a_site():
-    """A site file: two devices, destinations of every kind with nobody behind them, two routes."""
+    """A site file: two devices, destinations of every kind with nobody behind them, two routes, a certificate."""
     dead = free_port()
     address = {"host": "127.0.0.1", "port": dead}
     return {
@@ -60,7 +61,7 @@ def a_site():
             {"name": "everything", "when": {"Modality": "CT"}, "send": ["archive"]},
             {"name": "mr", "when": {"Modality": "MR"}, "send": ["second"]},
         ],
-        "alerts": {"webhook": {"url": f"http://127.0.0.1:{dead}/hook"}},
+        "alerts": {"webhook": {"url": f"https://localhost:{dead}/hook", "ca": "cert.pem"}},
     }
 
 
@@ -69,6 +70,7 @@ def api_site(folder, template=None):
     """Open the broker on a new database in `folder`; with a migrated SQLite file to copy, that is quick."""
     config, data_dir = folder / "broker.yaml", folder / "data"
     config.write_text(json.dumps(a_site()))
+    certificate(folder)
     data_dir.mkdir()
     if template is not None:
         shutil.copyfile(template, data_dir / "broker.sqlite3")

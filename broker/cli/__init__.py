@@ -12,6 +12,7 @@ from broker.cli import (
     audit,
     backup,
     captures,
+    certificates,
     completion,
     config,
     database,
@@ -87,6 +88,7 @@ for noun in (
     database,
     users,
     tokens,
+    certificates,
     audit,
 ):
     app.add_typer(noun.app)

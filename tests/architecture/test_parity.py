@@ -402,7 +402,7 @@ OPERATIONS = [
         "see how long certificates are good",
         "GET /admin/certificates",
         "GET /api/certificates",
-        why="on a machine openssl says it, and alerts tell in time",
+        "certificates list",
     ),
     can("back up", commands="backup", why=MACHINE),
     can("restore", commands="restore", why=MACHINE),

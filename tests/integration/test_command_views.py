@@ -75,7 +75,7 @@ LEADS = {
 }
 """They may print no name, but what became of one patient."""
 SHOWS_NOBODY = {
-    "alerts list", "alerts ack", "alerts test", "captures list", "captures start", "captures stop", "captures delete", "captures download", "maintenance list", "maintenance add", "maintenance end",
+    "alerts list", "alerts ack", "alerts test", "captures list", "captures start", "captures stop", "captures delete", "captures download", "certificates list", "maintenance list", "maintenance add", "maintenance end",
     "audit verify", "audit list", "audit collectors", "backup", "restore", "completion", "config check", "config history", "config show",
     "config diff", "config apply", "config rollback", "db migrate", "alerts show", "deliveries retry", "deliveries cancel", "deliveries causes", "deliveries release", "deliveries retarget", "deliveries priority", "devices admissions", "operations stop", "overview", "sources list",
     "demo", "destinations list", "destinations check", "destinations pause", "destinations drain",
@@ -85,6 +85,7 @@ SHOWS_NOBODY = {
 }  # fmt: skip
 READS = (
     "alerts list",
+    "certificates list",
     "deliveries causes",
     "devices admissions",
     "overview",

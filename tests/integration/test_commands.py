@@ -17,6 +17,7 @@ from tests.broker_process import BROKER
 LISTS = {
     "alerts list": "/api/alerts",
     "alerts list --over": "/api/alerts/over",
+    "certificates list": "/api/certificates",
     "deliveries causes": "/api/deliveries/causes",
     "deliveries list": "/api/deliveries",
     "deliveries list --state dead --destination archive": "/api/deliveries?state=DEAD&destination=archive",
