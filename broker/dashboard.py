@@ -165,7 +165,7 @@ def health(broker: Broker) -> list[HealthPart]:
         return [HealthPart("database", ok=False, detail=str(error))]
     has_room = broker.files.has_room()
     room = "above the reserve" if has_room else "the reserve is reached: images are refused (limits.storage)"
-    parts = [HealthPart("disk", ok=has_room, detail=room)]
+    parts = [HealthPart("disk reserve", ok=has_room, detail=room)]
     for role in expected_roles(broker):
         fresh = [line for line in lines if line.role == role and now - line.beat_at < STALE]
         failing = [line for line in fresh if not line.details.get("ok")]

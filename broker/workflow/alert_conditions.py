@@ -95,7 +95,7 @@ def _once(found: Sequence[Finding]) -> Mapping[tuple[AlertKind, str], Finding]:
 
 def _roles(health: Sequence[HealthPart]) -> Iterator[Finding]:
     for part in health:
-        if not part.ok and part.name not in {"disk", "database"}:  # these are asked directly
+        if not part.ok and part.name not in {"disk reserve", "database"}:  # these are asked directly
             headline = f"The {part.name} role does not serve"
             action = "See all parts, then its log; it is restarted by itself."
             yield Finding(AlertKind.ROLE, part.name, Severity.CRITICAL, headline, action, "/#parts")

@@ -98,9 +98,9 @@ class _Site:
 
 
 def test_health_names_a_full_disk_and_a_database_that_is_away(clock):
-    assert [part.ok for part in health(_Site(clock)) if part.name == "disk"] == [True]
+    assert [part.ok for part in health(_Site(clock)) if part.name == "disk reserve"] == [True]
     full = {part.name: part for part in health(_Site(clock, room=False))}
-    assert not full["disk"].ok
-    assert "limits.storage" in full["disk"].detail
+    assert not full["disk reserve"].ok
+    assert "limits.storage" in full["disk reserve"].detail
     away = health(_Site(clock, away=True))
     assert [(part.name, part.ok) for part in away] == [("database", False)]

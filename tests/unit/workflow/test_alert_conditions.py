@@ -99,7 +99,7 @@ def test_what_the_roles_stand_on():
     health = [
         HealthPart("hl7", False, "refused"),
         HealthPart("web", True, ""),
-        HealthPart("disk", False, "told as a resource"),
+        HealthPart("disk reserve", False, "told as a resource"),
     ]
     resources = [
         Resource("Redis", "away", "away"),
