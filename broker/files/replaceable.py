@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,8 @@ from broker.errors import Conflict
 
 _MODE = 0o640
 """Of a file that was not there."""
+_PRIVATE = 0o600
+"""Until it has the owner and mode of the one whose place it takes."""
 
 
 class ReplaceableFile:
@@ -49,10 +50,14 @@ class ReplaceableFile:
 
     @contextmanager
     def prepared(self, content: bytes) -> Iterator[PreparedContent]:
-        """Lay content ready beside it, durable; it goes away unless it was put in place. Raises OSError."""
+        """Lay content ready beside it, durable; it goes away unless it was put in place. Raises OSError.
+
+        Only while nobody else does: what a crash left behind has the same name, and goes first.
+        """
         target = self.path.resolve()
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        ready = Path(name)
+        ready = target.with_name(f".{target.name}.next")
+        ready.unlink(missing_ok=True)
+        descriptor = os.open(ready, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)

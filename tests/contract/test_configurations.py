@@ -224,6 +224,16 @@ def test_an_editor_that_saves_in_the_last_moment_is_not_overwritten(keeper, engi
     assert len(events(engine, "configuration not written")) == 1
 
 
+def test_what_a_crash_left_beside_the_file_goes_with_the_next_change(keeper, path):
+    before = sorted(path.parent.iterdir())
+    left = path.with_name(f".{path.name}.next")
+    left.write_text("site: { name: Half a te")
+    left.chmod(0o444)
+    keeper.apply(TWO, reason="because", by=ADA)
+    assert path.read_text() == TWO
+    assert sorted(path.parent.iterdir()) == before
+
+
 def test_a_link_stays_a_link(keeper, path):
     real = path.with_name("real.yaml")
     path.rename(real)
