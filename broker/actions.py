@@ -9,12 +9,12 @@ from broker.destination_tests import DestinationTests
 from broker.errors import NotFound
 from broker.workflow import bulk, holds, operations
 from broker.workflow.bulk import Wanted
+from broker.workflow.bulk_port import BulkOperation
 from broker.workflow.devices import Welcome, admit, end_admission
 from broker.workflow.devices_port import Admission
 from broker.workflow.holds import Hold
 from broker.workflow.idempotency import RequestKey, Requests
 from broker.workflow.operations import Act, Asked, Target
-from broker.workflow.ports import BulkOperation
 from broker.workflow.preview import Preview, preview
 
 if TYPE_CHECKING:

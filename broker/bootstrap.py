@@ -53,14 +53,15 @@ from broker.workflow.captures import CaptureOperations
 from broker.workflow.clock import SystemClock
 from broker.workflow.completion import CompletionPolicy
 from broker.workflow.configuration import ConfigurationKeeper
+from broker.workflow.destinations_port import CheckResult, DestinationContext
 from broker.workflow.devices import tidy_devices
 from broker.workflow.idempotency import forget_keys
-from broker.workflow.ports import CheckResult, DestinationContext, TaskQueue
 from broker.workflow.probe_port import PROBE_DESTINATION
 from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, purpose_of, route
 from broker.workflow.sending import DestinationEntry
 from broker.workflow.sign_in import SignIn
 from broker.workflow.sweep import Chore
+from broker.workflow.wake_ups import TaskQueue
 
 _LIVES = {"print": timedelta(hours=4)}
 _LIFE = timedelta(hours=24)

@@ -29,8 +29,8 @@ from broker.support_bundle import support_bundle
 from broker.web.ports import Dashboard, DestinationFacts, Front, Pace
 from broker.workflow import explain
 from broker.workflow.explain import ExplainedRoute
+from broker.workflow.images_port import Instance, InstanceState
 from broker.workflow.overview_port import HealthPart
-from broker.workflow.ports import Instance, InstanceState
 from broker.workflow.probe_port import ProbeRun
 from broker.workflow.reconciliation import join_order
 

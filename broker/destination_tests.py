@@ -9,8 +9,10 @@ import structlog
 
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError, Conflict
+from broker.workflow.clock import Clock
 from broker.workflow.destination_health import ask_again_now
-from broker.workflow.ports import CheckResult, Clock, UnitsOfWork
+from broker.workflow.destinations_port import CheckResult
+from broker.workflow.unit_of_work import UnitsOfWork
 
 DEADLINE_S = 60.0
 """Longer than a connection and an association together are waited for."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, cast
 from pydantic import BaseModel, ValidationError
 
 from broker.errors import ConfigurationError
-from broker.workflow.ports import Destination, DestinationContext
+from broker.workflow.destinations_port import Destination, DestinationContext
 
 GROUP = "broker.destinations"
 _MEMBERS = ("check", "send", "close")

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from broker.valkey import require_private
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 
 MAX_NAMED = 100
 """Wake-ups in one datagram; who comes for one goes on with what else is due."""

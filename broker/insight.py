@@ -15,7 +15,7 @@ from broker.hl7.charsets import LATIN_1, Charset, charset_named
 from broker.hl7.mapping import MappingSet
 from broker.hl7_role import mapping_directory
 from broker.workflow.entries import Asked, Sight, query_of, sights
-from broker.workflow.messages_port import ReadAgain, SegmentPart
+from broker.workflow.message_reports import ReadAgain, SegmentPart
 from broker.workflow.worklist import Worklist
 
 

@@ -27,7 +27,7 @@ from redis.retry import Retry
 
 from broker.errors import ConfigurationError
 from broker.failpoints import failpoint
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 
 ROUTE_QUEUE = "route"
 VISIBILITY_TIMEOUT_S = 900

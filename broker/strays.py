@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from broker.files.store import DiskFileStore
-from broker.workflow.ports import UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 
 log = structlog.get_logger(__name__)
 

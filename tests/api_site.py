@@ -21,8 +21,9 @@ from broker.workflow.captures import WantedCapture
 from broker.workflow.configuration import digest
 from broker.workflow.devices import Welcome
 from broker.workflow.devices_port import KnockKey, Knocks
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.operations import Act
-from broker.workflow.ports import InstanceState, MessageOutcome
 from broker.workflow.probe_port import Hop, ProbeRun
 from broker.workflow.selection import Selection
 from tests.broker_process import free_port

@@ -19,15 +19,11 @@ from broker.domain.orders import (
     WorklistEntry,
 )
 from broker.domain.steps import OrderStatus, PerformedStatus, StepStatus
-from broker.workflow.ports import (
-    Delivery,
-    Instance,
-    InstanceState,
-    MessageOutcome,
-    PerformedStep,
-    StoredMessage,
-    UnitOfWork,
-)
+from broker.workflow.deliveries_port import Delivery
+from broker.workflow.images_port import Instance, InstanceState
+from broker.workflow.messages_port import MessageOutcome, StoredMessage
+from broker.workflow.performed_port import PerformedStep
+from broker.workflow.unit_of_work import UnitOfWork
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from broker.db.engine import open_engine
 from broker.db.migrate import migrate
 from broker.db.unit_of_work import SqlUnitsOfWork
-from broker.workflow.ports import UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.postgres import administer, postgres_server

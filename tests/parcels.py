@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from broker.domain.delivery import ItemState
 from broker.errors import LeaseLost
 from broker.workflow.clock import SystemClock
-from broker.workflow.ports import DestinationContext, ItemResult, Parcel, ParcelItem
+from broker.workflow.destinations_port import DestinationContext, ItemResult, Parcel, ParcelItem
 
 
 @dataclass

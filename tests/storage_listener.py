@@ -15,7 +15,7 @@ from broker.files.disk import LocalDisk
 from broker.files.store import DiskFileStore
 from broker.workflow.clock import SystemClock
 from broker.workflow.images import ResendPolicy, receive_images
-from broker.workflow.ports import UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

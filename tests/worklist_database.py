@@ -22,7 +22,7 @@ from broker.db.transaction import Transaction
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.dicom.objects.answers import WorklistEncoder
 from broker.domain.orders import WorklistEntry
-from broker.workflow.ports import WakeUp
+from broker.workflow.wake_ups import WakeUp
 
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 assert tables.StepRow.__tablename__

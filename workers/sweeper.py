@@ -24,9 +24,9 @@ from broker.failpoints import failpoint
 from broker.queue import RedisProbe
 from broker.workflow.deliveries import places_of
 from broker.workflow.lease_watch import LeaseWatch
-from broker.workflow.ports import Task, TaskQueue, WakeUp
 from broker.workflow.sending import SendingLimits
 from broker.workflow.sweep import Chore, SweepLimits, Work, probe, sweep
+from broker.workflow.wake_ups import Task, TaskQueue, WakeUp
 from workers.desk import Desk, WorkingBroker
 from workers.owner import is_gone
 

@@ -8,7 +8,7 @@ import structlog
 from celery import Celery
 
 from broker.workflow.deliveries import places_of
-from broker.workflow.ports import Task
+from broker.workflow.wake_ups import Task
 from workers.desk import Desk
 
 MAX_ID = 2**63 - 1

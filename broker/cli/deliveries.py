@@ -28,9 +28,9 @@ from broker.domain.wording import counted, sized, words
 from broker.errors import BrokerError, InvalidValue
 from broker.workflow.audit import Shown
 from broker.workflow.bulk import Wanted
+from broker.workflow.bulk_port import BulkState
 from broker.workflow.delivery_filters import AGES, PRIORITIES, DeliveryFilters, priority_named
 from broker.workflow.operations import Act, Asked
-from broker.workflow.ports import BulkState
 
 app = typer.Typer(name="deliveries", help="What is sent, waits, or is dead.", no_args_is_help=True)
 State = Annotated[str, typer.Option(help="Only those in this state.")]

@@ -19,7 +19,7 @@ from broker.cli.context import (
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
 from broker.workflow.audit import Shown
-from broker.workflow.messages_port import MessageFilter, MessageRaw
+from broker.workflow.message_reports import MessageFilter, MessageRaw
 
 app = typer.Typer(name="messages", help="HL7 messages received and sent.", no_args_is_help=True)
 

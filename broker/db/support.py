@@ -17,7 +17,8 @@ from broker.db.schema import DELIVERY, DESTINATION, EVENT, MESSAGE, METADATA
 from broker.domain.causes import BY_NAME
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
-from broker.workflow.ports import DestinationHealth, MessageOutcome
+from broker.workflow.destinations_port import DestinationHealth
+from broker.workflow.messages_port import MessageOutcome
 
 WITHHELD = "[withheld]"
 LAST_REFUSALS = 200

@@ -35,27 +35,22 @@ from broker.failpoints import failpoint
 from broker.workflow.accounts_port import Accounts, ApiTokens, Sessions
 from broker.workflow.alerts_port import Alerts
 from broker.workflow.audit_port import AuditCollectors
+from broker.workflow.bulk_port import BulkOperations
 from broker.workflow.captures_port import Captures
+from broker.workflow.clock import Clock
 from broker.workflow.configuration_port import Configurations
+from broker.workflow.decisions_port import Decisions
+from broker.workflow.deliveries_port import Deliveries
+from broker.workflow.destinations_port import DestinationStates
 from broker.workflow.devices_port import Devices
-from broker.workflow.ports import (
-    BulkOperations,
-    Clock,
-    Decisions,
-    Deliveries,
-    DestinationStates,
-    IdempotencyKeys,
-    Instances,
-    Messages,
-    Orders,
-    Patients,
-    PerformedSteps,
-    Steps,
-    TaskQueue,
-    UnitOfWork,
-    WakeUp,
-)
+from broker.workflow.idempotency_port import IdempotencyKeys
+from broker.workflow.images_port import Instances
+from broker.workflow.messages_port import Messages
+from broker.workflow.orders_port import Orders, Patients, Steps
+from broker.workflow.performed_port import PerformedSteps
 from broker.workflow.probe_port import ProbeRuns
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import TaskQueue, WakeUp
 
 
 class SqlUnitOfWork:

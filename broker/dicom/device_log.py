@@ -24,7 +24,7 @@ from broker.domain.knocks import KnockReason
 from broker.domain.wording import counted
 from broker.errors import BrokerError
 from broker.workflow.devices_port import MANY, Conversation, KnockKey, Knocks, Sign, is_done
-from broker.workflow.ports import UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 
 _MOST_KNOCKS: Final = 500
 _MOST_SIGNS: Final = 2000

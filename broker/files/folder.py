@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.domain.values import UID
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.own_disk import is_of_the_machine, wait_for_the_machine, word_of
-from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
 _log = structlog.get_logger()

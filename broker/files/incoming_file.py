@@ -11,7 +11,7 @@ from broker.failpoints import failpoint
 from broker.files.disk import Disk
 from broker.files.ready_files import ReadyFile
 from broker.files.shadow_digest import Digester, ShadowDigest
-from broker.workflow.ports import StoredFile
+from broker.workflow.images_port import StoredFile
 
 if TYPE_CHECKING:
     from broker.files.store import DiskFileStore

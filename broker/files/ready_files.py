@@ -16,7 +16,7 @@ from typing import Final
 
 from broker.files.disk import Disk
 from broker.files.folder_sync import FolderSync
-from broker.workflow.ports import Clock
+from broker.workflow.clock import Clock
 
 SUFFIX: Final = ".part"
 MAX_AGE_S: Final = 600.0

@@ -29,7 +29,8 @@ from broker.files.part10 import part10_head
 from broker.files.ready_files import SUFFIX, ReadyFile, ReadyFiles, made_at, new_name
 from broker.files.settling import Settler
 from broker.files.shadow_digest import Digester
-from broker.workflow.ports import Clock, IncomingFile
+from broker.workflow.clock import Clock
+from broker.workflow.images_port import IncomingFile
 
 DEFAULT_FREE_RESERVE_BYTES: Final = 2 * 1024**3
 DEFAULT_FREE_RESERVE_PERCENT: Final = 5.0

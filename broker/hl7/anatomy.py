@@ -28,7 +28,7 @@ from broker.hl7.charsets import Charset, charset_named, decode
 from broker.hl7.intake import peek
 from broker.hl7.mapping import MappingSet, Request
 from broker.hl7.tokenizer import Message, Segment, tokenize
-from broker.workflow.messages_port import FieldPart, ReadAgain, Said, SegmentPart
+from broker.workflow.message_reports import FieldPart, ReadAgain, Said, SegmentPart
 
 MAX_SEGMENTS: Final = 200
 MAX_FIELDS: Final = 100

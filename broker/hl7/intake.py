@@ -39,7 +39,9 @@ from broker.hl7.tokenizer import (
     Segment,
     tokenize,
 )
-from broker.workflow.ports import Clock, MessageOutcome, StoredMessage, UnitOfWork, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.messages_port import MessageOutcome, StoredMessage
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 log = structlog.get_logger(__name__)
 

@@ -28,7 +28,7 @@ from broker.hl7.listener_log import ListenerLog
 from broker.hl7.mllp import Frame, Framer, FramingError, FramingFault, frame
 from broker.hl7.overheard import Overheard
 from broker.workflow.capture_taps import NoTaps, Taps
-from broker.workflow.ports import Clock
+from broker.workflow.clock import Clock
 
 log = structlog.get_logger(__name__)
 

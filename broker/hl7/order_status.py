@@ -20,7 +20,8 @@ from broker.errors import BrokerError
 from broker.hl7.ack import escape
 from broker.hl7.charsets import UTF_8, Charset
 from broker.hl7.tokenizer import Separators
-from broker.workflow.ports import Clock, PerformedStep
+from broker.workflow.clock import Clock
+from broker.workflow.performed_port import PerformedStep
 
 MessageKind = Literal["ORM^O01", "OMG^O19"]
 

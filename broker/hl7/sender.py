@@ -21,7 +21,7 @@ from broker.errors import BrokerError, InvalidValue
 from broker.failpoints import failpoint
 from broker.hl7.mllp import START, Frame, Framer, frame
 from broker.hl7.tokenizer import tokenize
-from broker.workflow.ports import CheckResult, DestinationContext, Parcel, Settled
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel, Settled
 
 log = structlog.get_logger(__name__)
 

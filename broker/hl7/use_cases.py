@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from broker.domain.orders import MergePatients, PlaceOrders
 from broker.hl7.intake import Applied
 from broker.hl7.mapping import Request
+from broker.workflow.clock import Clock
 from broker.workflow.order_policy import OrderPolicy
 from broker.workflow.orders import place_orders
+from broker.workflow.orders_port import StepEncoder
 from broker.workflow.patients import merge_patients, update_patient
-from broker.workflow.ports import Clock, StepEncoder, UnitOfWork
 from broker.workflow.reconciliation import join_late
+from broker.workflow.unit_of_work import UnitOfWork
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from broker.web.timeline import Told
-from broker.workflow.messages_port import SegmentPart
+from broker.workflow.message_reports import SegmentPart
 
 MASK = "•••"
 

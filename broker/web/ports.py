@@ -14,8 +14,10 @@ from broker.workflow.alert_conditions import Certificate
 from broker.workflow.alert_operations import AlertOperations
 from broker.workflow.alerts_port import AlertReports
 from broker.workflow.bulk import Wanted
+from broker.workflow.bulk_port import BulkOperation
 from broker.workflow.captures import CaptureOperations
 from broker.workflow.captures_port import CaptureReports
+from broker.workflow.clock import Clock
 from broker.workflow.configuration import ConfigurationKeeper
 from broker.workflow.device_reports import DeviceReports
 from broker.workflow.devices import KnownDevice, Welcome
@@ -25,12 +27,11 @@ from broker.workflow.explain import ExplainedRoute
 from broker.workflow.find_port import FindReports
 from broker.workflow.holds import Hold
 from broker.workflow.idempotency import RequestKey, Requests
-from broker.workflow.messages_port import MessageBoard, ReadAgain, SegmentPart
+from broker.workflow.message_reports import MessageBoard, ReadAgain, SegmentPart
 from broker.workflow.operations import Asked as AskedAct
 from broker.workflow.operations import Target
 from broker.workflow.overview_port import HealthPart, Resource
 from broker.workflow.passport import Passport
-from broker.workflow.ports import BulkOperation, Clock
 from broker.workflow.preview import Preview
 from broker.workflow.probe_port import ProbeReports, ProbeRun
 from broker.workflow.reports_port import Reports

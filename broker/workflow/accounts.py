@@ -12,7 +12,8 @@ from broker.domain.access import Role, account_name, new_password
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import Conflict, DuplicateKey, NotAllowed, NotFound
 from broker.workflow.accounts_port import Account, AccountReports, FirstRunToken, PasswordHasher
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 _LOCK = "accounts"
 

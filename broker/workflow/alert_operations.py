@@ -10,8 +10,9 @@ from broker.domain.alerts import AlertState, Maintenance, Notice
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import Conflict, IllegalTransition, InvalidValue, MissingValue, NotFound
 from broker.workflow.alerts_port import Channel, ChannelFailed, Message, Told
+from broker.workflow.clock import Clock
 from broker.workflow.idempotency import RequestKey, is_repeat
-from broker.workflow.ports import Clock, UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 
 LONGEST = timedelta(days=31)
 _LONGEST_REASON = 500

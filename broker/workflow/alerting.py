@@ -19,7 +19,8 @@ from broker.domain.alerts import (
 )
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.alerts_port import AlertReports, Channel, ChannelFailed, Message, StoredNotice, Told
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 KEPT = timedelta(days=90)
 """Alerts that are over are forgotten then; their events stay."""

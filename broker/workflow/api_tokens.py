@@ -11,8 +11,9 @@ from broker.domain.events import Event, EventName, Subject
 from broker.errors import InvalidValue
 from broker.workflow.accounts import Caller
 from broker.workflow.accounts_port import AccountReports, ApiToken
-from broker.workflow.ports import Clock, UnitsOfWork
+from broker.workflow.clock import Clock
 from broker.workflow.sign_in import hash_of
+from broker.workflow.unit_of_work import UnitsOfWork
 
 PREFIX = "wlb_"
 """Lets a scanner of leaked secrets recognise ours."""

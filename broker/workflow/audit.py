@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.accounts import Caller
 from broker.workflow.audit_port import AuditQuestion
-from broker.workflow.ports import Clock, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.unit_of_work import UnitsOfWork
 
 OPENED_AGAIN = timedelta(minutes=1)
 LISTED_AGAIN = timedelta(minutes=10)

@@ -17,7 +17,8 @@ from broker.workflow.audit_alerts import untranslated
 from broker.workflow.audit_messages import message_of
 from broker.workflow.audit_participants import Ourselves
 from broker.workflow.audit_port import Collector, CollectorAway, TrailEvent, TrailReports
-from broker.workflow.ports import Clock, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.unit_of_work import UnitsOfWork
 
 
 @dataclass(frozen=True, slots=True)

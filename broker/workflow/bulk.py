@@ -16,10 +16,12 @@ from typing import Any
 from broker.domain.delivery import Priority
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError, Conflict, IllegalTransition, InvalidValue
+from broker.workflow.bulk_port import BulkOperation, BulkState
+from broker.workflow.clock import Clock
 from broker.workflow.idempotency import RequestKey, is_repeat
 from broker.workflow.operations import ALLOWED, Act, Asked, Target, act_in
-from broker.workflow.ports import BulkOperation, BulkState, Clock, UnitOfWork, UnitsOfWork
 from broker.workflow.selection import Selection
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 ROWS_PER_COMMIT = 50
 """A longer transaction would make those wait who answer a modality."""

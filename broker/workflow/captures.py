@@ -21,8 +21,9 @@ from broker.workflow.captures_port import (
     CaptureReports,
     Recorded,
 )
+from broker.workflow.clock import Clock
 from broker.workflow.idempotency import RequestKey, is_repeat
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 USUAL_MINUTES = 10
 MOST_MINUTES = 60

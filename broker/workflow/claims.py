@@ -11,9 +11,11 @@ from broker.domain.events import EventName
 from broker.domain.settlement import after_expired_lease
 from broker.errors import NotFound, OutOfResources
 from broker.failpoints import failpoint
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.destination_health import lock_destination, may_send, note_misconfigured
-from broker.workflow.ports import Delivery, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import DestinationEntry, Wired, Worker, record_move
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 
 @dataclass(frozen=True, slots=True)

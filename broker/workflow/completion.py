@@ -10,7 +10,9 @@ from broker.domain.delivery import DeliveryEvent, DeliveryState, advance_deliver
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.rules import Unit
 from broker.domain.steps import PerformedStatus
-from broker.workflow.ports import InstanceState, Task, UnitOfWork, WakeUp
+from broker.workflow.images_port import InstanceState
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from broker.domain.differences import DiffRow, differences
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import ConfigurationError, Conflict, InvalidValue, MissingValue
 from broker.workflow.accounts import Caller
+from broker.workflow.clock import Clock
 from broker.workflow.configuration_port import (
     ConfigurationChange,
     ConfigurationReports,
     How,
     SiteFile,
 )
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 MAX_BODY = 256 * 1024
 MAX_REASON = 500

@@ -28,9 +28,12 @@ from broker.domain.settlement import Settlement, Try, settle
 from broker.errors import LeaseLost, OutOfResources
 from broker.failpoints import failpoint
 from broker.workflow.claims import Claimed, claim, claim_next, give_back
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.destination_health import may_send, note_contact, note_failure, note_misconfigured
-from broker.workflow.ports import Delivery, ItemResult, Parcel, ParcelItem, Task, UnitOfWork, WakeUp
+from broker.workflow.destinations_port import ItemResult, Parcel, ParcelItem
 from broker.workflow.sending import Attempt, DestinationEntry, Detail, Wired, Worker, record_move
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 MAX_REASON_CHARS = 500
 

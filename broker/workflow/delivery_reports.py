@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from broker.domain.delivery import DeliveryState
-from broker.workflow.ports import BulkOperation
+from broker.workflow.bulk_port import BulkOperation
 from broker.workflow.selection import Selection
 
 

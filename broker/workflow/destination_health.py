@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.domain.events import Event, EventName, Subject
-from broker.workflow.ports import DestinationHealth, DestinationState, UnitOfWork
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
+from broker.workflow.unit_of_work import UnitOfWork
 
 _ANSWERED = re.compile(r"^([AC]R): .*", re.DOTALL)
 """An HL7 acknowledgement code and the receiver's own words."""

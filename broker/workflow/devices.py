@@ -12,10 +12,11 @@ from broker.domain.events import Event, EventName, Subject
 from broker.domain.rhythm import Judgement
 from broker.domain.values import AETitle
 from broker.errors import Conflict, InvalidValue
+from broker.workflow.clock import Clock
 from broker.workflow.device_reports import DeviceReports, StartTime
 from broker.workflow.devices_port import SIGNS, Admission, Knocks, Sign
 from broker.workflow.idempotency import RequestKey, is_repeat
-from broker.workflow.ports import Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 USUAL_STAY = timedelta(hours=8)
 LONGEST_STAY = timedelta(days=14)

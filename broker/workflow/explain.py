@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from broker.domain.conditions import Operator, Verdict
 from broker.domain.facts import FactValues, order_facts, routing_facts
 from broker.domain.rules import Routes, RouteVerdict, decide
-from broker.workflow.ports import UnitOfWork
 from broker.workflow.reconciliation import JoinedOrder, join_key, join_order
+from broker.workflow.unit_of_work import UnitOfWork
 
 RoutesOf = Callable[[str], Routes]
 """Body of a stored configuration -> its compiled routes."""

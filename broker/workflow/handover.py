@@ -11,8 +11,8 @@ from broker.domain.events import EventName
 from broker.domain.rhythm import Silence
 from broker.domain.wording import counted, words
 from broker.errors import InvalidValue
+from broker.workflow.clock import Clock
 from broker.workflow.overview_port import HeldDestination, NeedsPerson, ShiftCounts
-from broker.workflow.ports import Clock
 from broker.workflow.reports_port import DestinationLine, Reports
 from broker.workflow.silence import SourceState, judge_sources
 

@@ -12,17 +12,12 @@ from datetime import datetime, timedelta
 
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import InvalidValue
+from broker.workflow.clock import Clock
 from broker.workflow.destination_health import lock_destination
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
 from broker.workflow.idempotency import RequestKey, is_repeat
-from broker.workflow.ports import (
-    Clock,
-    DestinationHealth,
-    DestinationState,
-    Task,
-    UnitOfWork,
-    UnitsOfWork,
-    WakeUp,
-)
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 FIRST_WAKE_UPS = 10
 """The rest of a long queue follows by itself: each delivery that ends hands on to the next."""

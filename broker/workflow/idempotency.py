@@ -11,7 +11,9 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from broker.errors import Conflict
-from broker.workflow.ports import Answer, Clock, UnitOfWork, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.idempotency_port import Answer
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 LIFE = timedelta(hours=24)
 """How long a key is kept; whoever repeats a request does so sooner."""

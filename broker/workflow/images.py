@@ -16,17 +16,11 @@ from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import FactValues
 from broker.errors import DuplicateKey
 from broker.failpoints import failpoint
-from broker.workflow.ports import (
-    Clock,
-    Delivery,
-    Instance,
-    InstanceState,
-    StoredFile,
-    Task,
-    UnitOfWork,
-    UnitsOfWork,
-    WakeUp,
-)
+from broker.workflow.clock import Clock
+from broker.workflow.deliveries_port import Delivery
+from broker.workflow.images_port import Instance, InstanceState, StoredFile
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 MAX_ATTEMPTS = 3
 _MAX_IDENTIFIER_CHARACTERS = {"PatientID": 128, "AccessionNumber": 64, "Modality": 16}

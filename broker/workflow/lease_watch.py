@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from broker.workflow.ports import Clock, Delivery
+from broker.workflow.clock import Clock
+from broker.workflow.deliveries_port import Delivery
 
 JUMP = timedelta(seconds=5)
 """Less is slewing, or a busy machine."""

@@ -9,7 +9,8 @@ from broker.domain.attributes import missing_type_1
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import MessageSource, PatientIdentifier, ScheduledProcedureStep, WorklistEntry
 from broker.workflow.order_policy import OrderPolicy
-from broker.workflow.ports import StepEncoder, UnitOfWork
+from broker.workflow.orders_port import StepEncoder
+from broker.workflow.unit_of_work import UnitOfWork
 
 Detail = str | int | float | bool | None | list[str]
 

@@ -1,128 +1,61 @@
-"""Lists HL7 messages for people, in and out, newest first, with a cursor instead of an offset."""
+"""What the use cases need of inbound HL7 messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Protocol
 
-from broker.workflow.reports_port import MessageLine
+
+class MessageOutcome(Enum):
+    """What became of an inbound HL7 message."""
+
+    ACCEPTED = "accepted"
+    IGNORED = "ignored"
+    PARKED = "parked"
+    REFUSED = "refused"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
-class MessageFilter:
-    """Which messages; empty: any."""
+class StoredMessage:
+    """An inbound HL7 message as kept."""
 
-    outcome: str = ""
-    sender: str = ""
-    """MSH-3 of messages in, the destination of messages out."""
-    message_type: str = ""
-    control_id: str = ""
-    since: datetime | None = None
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SentLine:
-    """An HL7 message out: a delivery that carries its own bytes."""
-
-    delivery: int
-    created_at: datetime
-    destination: str
-    state: str
-    attempt: int
-    reason: str | None
-    """What the receiver last answered, or why it could not."""
-    order_id: int | None
-    updated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class MessageRaw:
-    """One message in, whole."""
-
-    line: MessageLine
+    id: int
+    received_at: datetime
+    peer: str
+    sending_application: str
+    sending_facility: str
+    message_control_id: str
+    message_type: str
+    content_sha256: bytes
     raw: bytes
+    outcome: MessageOutcome
+    acknowledgement_code: str | None
     answer: bytes | None
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Choices:
-    """What there is to filter by."""
-
-    senders: Sequence[str]
-    types: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class FieldPart:
-    """One field that has a value, or a problem because it has none."""
-
-    place: str
-    """`PID-5`, `OBR[2]-18`."""
-    name: str
-    """As the standard calls it; empty for fields of the site's own."""
-    text: str
-    """As sent, cut where it is long."""
-    characters: int
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentPart:
-    """One segment."""
-
-    place: str
-    """`OBR`, `OBR[2]`."""
-    fields: tuple[FieldPart, ...]
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One value a message says, as the mapping in force reads it."""
-
-    level: str
-    keyword: str
-    value: str
-    """Empty: the sender deletes it."""
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReadAgain:
-    """What a message says, read now with the mapping in force; nothing was changed by it."""
-
-    values: tuple[Said, ...] = ()
     problems: tuple[Mapping[str, str], ...] = ()
-    ignored: str = ""
+    order: int | None = None
+    attempts: int = 1
 
 
-class MessageBoard(Protocol):
-    """Reads HL7 messages for people."""
+class Messages(Protocol):
+    """Inbound HL7 messages."""
 
-    def messages_in(
-        self, wanted: MessageFilter, *, before: int | None = None, limit: int = 50
-    ) -> Sequence[MessageLine]:
-        """List messages in, those behind the row `before`."""
+    def find(
+        self, sending_application: str, sending_facility: str, message_control_id: str
+    ) -> list[StoredMessage]:
+        """Find the messages with this key, newest first."""
         ...
 
-    def message(self, message_id: int) -> MessageRaw:
-        """Answer one message in. Raises NotFound."""
+    def reserve(self) -> int:
+        """Answer an id for a new message, so that what it brings about can name it before it is stored."""
         ...
 
-    def messages_out(
-        self, wanted: MessageFilter, *, before: int | None = None, limit: int = 50
-    ) -> Sequence[SentLine]:
-        """List messages out, those behind the delivery `before`."""
+    def add(self, message: StoredMessage) -> StoredMessage:
+        """Store a new message under the id reserved for it, or under one of its own when it has none (0)."""
         ...
 
-    def sent_message(self, delivery: int) -> tuple[SentLine, bytes]:
-        """Answer one message out and its bytes. Raises NotFound."""
-        ...
-
-    def message_choices(self) -> Choices:
-        """Answer the senders and types there are, at most 50 of each."""
-        ...
+    def save(self, message: StoredMessage) -> None: ...
+    def get(self, message: int) -> StoredMessage: ...

@@ -14,10 +14,13 @@ from enum import Enum
 from broker.domain.delivery import DeliveryEvent, DeliveryState, Priority, advance_delivery
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import Conflict, IllegalTransition, InvalidValue
+from broker.workflow.clock import Clock
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.destination_health import ask_again_now
 from broker.workflow.idempotency import RequestKey, is_repeat
-from broker.workflow.ports import Clock, Delivery, Task, UnitOfWork, UnitsOfWork, WakeUp
 from broker.workflow.sending import Detail, record_move
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 _S = DeliveryState
 

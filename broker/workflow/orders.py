@@ -21,15 +21,17 @@ from broker.domain.orders import (
 from broker.domain.steps import FINAL_STEPS, OrderStatus, StepEvent, StepStatus, roll_up
 from broker.domain.values import AccessionNumber
 from broker.errors import InvalidValue, MissingValue, UnknownOrder
+from broker.workflow.clock import Clock
 from broker.workflow.message_work import MessageWork
 from broker.workflow.order_identity import event_time, find_orders, lock_keys
 from broker.workflow.order_policy import OrderPolicy, OrdersPlaced
 from broker.workflow.order_records import update_order
 from broker.workflow.order_status import advance_step, bring_back, change_status, save_tree
 from broker.workflow.order_tree import OrderTree, load_tree
+from broker.workflow.orders_port import StepEncoder
 from broker.workflow.patient_records import find_patient, refresh_entries, upsert_patient
-from broker.workflow.ports import Clock, StepEncoder, UnitOfWork
 from broker.workflow.procedure_records import apply_procedures
+from broker.workflow.unit_of_work import UnitOfWork
 
 _DETAILED = frozenset({"NW", "SN", "RO", "XO", "XX", "PA", "CH"})
 """HL7 table 0119: order controls whose message describes the order in full, whatever its status."""

@@ -9,15 +9,17 @@ from broker.domain.identity import same_identifier
 from broker.domain.orders import MergePatients, Patient, PatientIdentifier, UpdatePatient
 from broker.domain.steps import StepEvent, StepStatus, advance
 from broker.errors import Conflict, DuplicateKey, MissingValue
+from broker.workflow.clock import Clock
 from broker.workflow.message_work import MessageWork
 from broker.workflow.order_policy import OrderPolicy, PatientsMerged, PatientUpdated
+from broker.workflow.orders_port import StepEncoder
 from broker.workflow.patient_records import (
     find_patient,
     primary_identifier,
     refresh_entries,
     upsert_patient,
 )
-from broker.workflow.ports import Clock, StepEncoder, UnitOfWork
+from broker.workflow.unit_of_work import UnitOfWork
 
 _PERSON_EVENTS = frozenset({"A28", "A31"})
 """They speak of the person, whatever visit segment comes along (HL7 v2.5.1 3.3.28, 3.3.31)."""

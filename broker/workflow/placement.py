@@ -9,8 +9,10 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.rules import Unit
 from broker.workflow.completion import CompletionPolicy, release_complete_series
-from broker.workflow.ports import Delivery, Task, UnitOfWork, WakeUp
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.routing_policy import RoutedDestination
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 HELD_FOR_IDENTITY = (
     "The patient of the image is not the patient of its order: "

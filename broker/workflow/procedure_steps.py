@@ -30,17 +30,13 @@ from broker.domain.steps import (
     roll_up,
 )
 from broker.errors import IllegalTransition, NotFound
+from broker.workflow.clock import Clock
 from broker.workflow.completion import release_complete_series
-from broker.workflow.ports import (
-    Clock,
-    Delivery,
-    PerformedStep,
-    StatusMessages,
-    StepEncoder,
-    Task,
-    UnitOfWork,
-    WakeUp,
-)
+from broker.workflow.deliveries_port import Delivery
+from broker.workflow.orders_port import StepEncoder
+from broker.workflow.performed_port import PerformedStep, StatusMessages
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 WRONG_ENTRY = "110514"
 """Incorrect worklist entry selected (PS3.16 CID 9300)."""

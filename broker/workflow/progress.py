@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from broker.domain.delivery import ItemState
 from broker.failpoints import failpoint
-from broker.workflow.ports import Clock, ItemResult, ParcelItem, Settled
+from broker.workflow.clock import Clock
+from broker.workflow.destinations_port import ItemResult, ParcelItem, Settled
 
 BATCH_ITEMS = 20
 BATCH_INTERVAL_S = 0.5

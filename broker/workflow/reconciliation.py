@@ -10,7 +10,9 @@ from broker.domain.facts import FactValues, OrderView
 from broker.domain.orders import Patient, PatientIdentifier
 from broker.domain.values import PersonName, parse_date
 from broker.errors import InvalidValue, NotFound
-from broker.workflow.ports import Instance, Task, UnitOfWork, WakeUp
+from broker.workflow.images_port import Instance
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 IDENTITY = "identity"
 """Name of the conflict in a stored decision."""

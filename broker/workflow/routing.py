@@ -14,20 +14,15 @@ from broker.domain.events import Event, EventName, Subject
 from broker.domain.facts import CALLING_AE_TITLE, FactValues, order_facts, routing_facts
 from broker.domain.rules import Route, Unit, decide
 from broker.failpoints import failpoint
+from broker.workflow.clock import Clock
+from broker.workflow.decisions_port import StoredDecision
+from broker.workflow.images_port import Instance, InstanceState
 from broker.workflow.placement import DEFAULT_PRIORITY, HELD_FOR_IDENTITY, Placement, Target
-from broker.workflow.ports import (
-    Clock,
-    Instance,
-    InstanceState,
-    StoredDecision,
-    Task,
-    UnitOfWork,
-    UnitsOfWork,
-    WakeUp,
-)
 from broker.workflow.probe_port import PROBE
 from broker.workflow.reconciliation import IDENTITY, JoinedOrder, join_key, join_order
 from broker.workflow.routing_policy import Purpose, RoutedDestination, RoutingPolicy, purpose_of
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 __all__ = [
     "HELD_FOR_IDENTITY",

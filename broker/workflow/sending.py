@@ -11,8 +11,12 @@ from typing import Protocol
 from broker.domain.delivery import RetryPolicy
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.settlement import Settlement
+from broker.workflow.clock import Clock
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.destination_health import BreakerPolicy
-from broker.workflow.ports import Clock, Delivery, Destination, FileStore, UnitOfWork, UnitsOfWork
+from broker.workflow.destinations_port import Destination
+from broker.workflow.images_port import FileStore
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 Detail = str | float | bool | list[str] | None
 

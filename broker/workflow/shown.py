@@ -9,7 +9,7 @@ from broker.workflow.audit import Shown
 from broker.workflow.audit_port import AuditLine
 from broker.workflow.delivery_reports import AttemptLine
 from broker.workflow.find_port import Found
-from broker.workflow.messages_port import SentLine
+from broker.workflow.message_reports import SentLine
 from broker.workflow.reports_port import DeliveryLine, MessageLine, OrderLine, StudyLine, WorklistLine
 from broker.workflow.selection import Selection
 

@@ -24,7 +24,8 @@ from broker.domain.access import (
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import InvalidValue, NotAllowed, NotFound, TooManyTries
 from broker.workflow.accounts_port import Account, AccountReports, PasswordHasher, Session
-from broker.workflow.ports import Clock, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.unit_of_work import UnitsOfWork
 
 MAX_SESSIONS = 10
 """Of one account; the oldest gives way."""

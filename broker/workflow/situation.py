@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 
+from broker.workflow.clock import Clock
 from broker.workflow.overview_port import (
     DestinationState,
     HealthPart,
@@ -14,7 +15,6 @@ from broker.workflow.overview_port import (
     Trend,
     Urgent,
 )
-from broker.workflow.ports import Clock
 from broker.workflow.reports_port import DayCounts, DestinationLine, Reports
 from broker.workflow.silence import SourceState, judge_sources
 from broker.workflow.troubles import Trouble, troubles

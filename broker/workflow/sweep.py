@@ -15,6 +15,7 @@ from broker.domain.events import EventName
 from broker.errors import NotFound
 from broker.failpoints import failpoint
 from broker.workflow.claims import entry_of, take_back
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.destination_health import (
     LONGEST_REST,
     BreakerPolicy,
@@ -24,10 +25,12 @@ from broker.workflow.destination_health import (
     may_send,
     take_probe,
 )
+from broker.workflow.destinations_port import CheckResult, DestinationHealth
 from broker.workflow.holds import end_holds
 from broker.workflow.lease_watch import JUMP, LeaseWatch
-from broker.workflow.ports import CheckResult, Delivery, DestinationHealth, Task, UnitOfWork, WakeUp
 from broker.workflow.sending import Wired, record_move
+from broker.workflow.unit_of_work import UnitOfWork
+from broker.workflow.wake_ups import Task, WakeUp
 
 ROWS_PER_COMMIT = 50
 """A long transaction would make those wait who answer a modality."""

@@ -22,7 +22,7 @@ from broker.domain.orders import WorklistEntry
 from broker.domain.steps import OFFERED_BY_DEFAULT, StepStatus
 from broker.domain.values import DateRange
 from broker.errors import OutOfResources
-from broker.workflow.ports import Clock
+from broker.workflow.clock import Clock
 from broker.workflow.probe_port import PROBE
 
 DISCONTINUED_VISIBLE_FOR = timedelta(days=14)

@@ -22,8 +22,8 @@ from broker.hl7.mllp import Frame, Framer, FramingError, frame
 from broker.hl7.sender import read_messages
 from broker.hl7.tokenizer import tokenize
 from broker.hl7.use_cases import UseCases
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.order_policy import OrderPolicy
-from broker.workflow.ports import MessageOutcome
 from tests.attacks.fuzz_engine import Target
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue

@@ -24,8 +24,8 @@ from broker.dicom.services.group_commit import GroupCommit
 from broker.domain.delivery import Delivered, DeliveryState, ItemState
 from broker.files.disk import LocalDisk
 from broker.workflow.claims import Claimed
+from broker.workflow.destinations_port import ItemResult
 from broker.workflow.images import Receipt, Reception
-from broker.workflow.ports import ItemResult
 from broker.workflow.sweep import Work
 
 LATE_S = 5.0

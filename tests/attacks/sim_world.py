@@ -31,9 +31,10 @@ from broker.domain.delivery import (
 )
 from broker.domain.rules import compile_routes
 from broker.errors import BrokerError, DatabaseUnavailable
-from broker.workflow.ports import CheckResult, ItemResult, WakeUp
+from broker.workflow.destinations_port import CheckResult, ItemResult
 from broker.workflow.routing import RoutedDestination, RoutingPolicy, purpose_of, route
 from broker.workflow.sending import SendingLimits
+from broker.workflow.wake_ups import WakeUp
 from tests.attacks.sim_actors import Actor, Order, current, pause
 from tests.builders import NOW
 from tests.fakes.clock import FakeClock

@@ -32,8 +32,8 @@ from broker.errors import BrokerError
 from broker.workflow import holds, operations
 from broker.workflow.holds import Hold
 from broker.workflow.images import ReceivedObject, ResendPolicy, receive_images
+from broker.workflow.images_port import StoredFile
 from broker.workflow.operations import Act, Asked
-from broker.workflow.ports import StoredFile, Task
 from broker.workflow.procedure_steps import (
     PerformedPolicy,
     PerformedState,
@@ -41,6 +41,7 @@ from broker.workflow.procedure_steps import (
     create_performed_step,
     update_performed_step,
 )
+from broker.workflow.wake_ups import Task
 from tests.attacks.outcome import Outcome
 from tests.attacks.sim_actors import Order
 from tests.attacks.sim_promises import HEALED_WITHIN_S, Promises

@@ -10,9 +10,10 @@ from broker.domain.delivery import DeliveryState, ItemState, Priority
 from broker.errors import Conflict, InvalidValue, NotFound
 from broker.workflow import bulk
 from broker.workflow.bulk import Wanted, advance, advance_all, start, stop
+from broker.workflow.bulk_port import BulkState
+from broker.workflow.destinations_port import ItemResult
 from broker.workflow.idempotency import LIFE, forget_keys, request_key
 from broker.workflow.operations import Act
-from broker.workflow.ports import BulkState, ItemResult
 from broker.workflow.preview import preview
 from broker.workflow.selection import Selection, selection_of
 from tests.builders import NOW, a_delivery, an_instance

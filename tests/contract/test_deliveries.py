@@ -13,7 +13,7 @@ from broker.db.engine import open_engine
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.domain.delivery import DeliveryState, ItemState
 from broker.errors import NotFound
-from broker.workflow.ports import DestinationHealth, DestinationState, ItemResult
+from broker.workflow.destinations_port import DestinationHealth, DestinationState, ItemResult
 from tests.builders import NOW, a_delivery, a_message_delivery, an_instance
 
 LEASE = timedelta(seconds=90)

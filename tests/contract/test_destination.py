@@ -11,7 +11,7 @@ from broker.destinations import DestinationRegistry
 from broker.domain.delivery import Delivered, Misconfigured, MoreToSend, Rejected, RetryLater, Unknown
 from broker.errors import ConfigurationError, LeaseLost
 from broker.workflow.clock import SystemClock
-from broker.workflow.ports import CheckResult, DestinationContext, Parcel
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel
 from tests.fakes.destination import FakeDestination
 from tests.parcels import Ledger, a_context, a_parcel, an_image, an_item
 

@@ -19,7 +19,7 @@ from broker.errors import InvalidValue, OutOfResources, StorageFull
 from broker.files.disk import LocalDisk, Space
 from broker.files.shadow_digest import Digester
 from broker.files.store import DiskFileStore
-from broker.workflow.ports import FileStore, IncomingFile, StoredFile
+from broker.workflow.images_port import FileStore, IncomingFile, StoredFile
 
 NOW = datetime(2026, 11, 21, 9, 7, 30, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ from broker.db.reports import SqlReports
 from broker.db.schema import METADATA
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
-from broker.workflow.messages_port import MessageFilter
-from broker.workflow.ports import MessageOutcome
+from broker.workflow.message_reports import MessageFilter
+from broker.workflow.messages_port import MessageOutcome
 from tests.builders import NOW, a_delivery, a_message, a_message_delivery
 from tests.contract.test_query_plans import plans_of
 

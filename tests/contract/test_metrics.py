@@ -19,9 +19,10 @@ from broker.prometheus import FOR_S, Metrics
 from broker.prometheus.gauges import MOST_NAMES, OTHER
 from broker.workflow.alert_conditions import Certificate
 from broker.workflow.audit_collectors import CollectorLine
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
 from broker.workflow.devices_port import Admission, KnockKey, Knocks
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.overview_port import HealthPart, Resource
-from broker.workflow.ports import DestinationHealth, DestinationState, MessageOutcome
 from broker.workflow.probe_port import PROBE, Hop, ProbeRun
 from tests.builders import NOW, a_delivery, a_message, a_stored_entry, an_instance
 

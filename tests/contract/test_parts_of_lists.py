@@ -8,9 +8,10 @@ from broker.db.reports import SqlReports
 from broker.domain.knocks import KnockReason
 from broker.errors import Conflict
 from broker.workflow.bulk import stop
+from broker.workflow.bulk_port import BulkOperation, BulkState
 from broker.workflow.devices_port import Admission, KnockKey, Knocks
 from broker.workflow.idempotency import LIFE, Requests, is_repeat, request_key
-from broker.workflow.ports import Answer, BulkOperation, BulkState
+from broker.workflow.idempotency_port import Answer
 from broker.workflow.probe_port import ProbeRun
 from broker.workflow.reports_port import MAX_PAGE, MOST_ROWS, Page
 from broker.workflow.selection import Selection

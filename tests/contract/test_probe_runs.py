@@ -13,7 +13,8 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.devices import DEFAULT_DEVICE, DeviceProfile
 from broker.domain.matching import WorklistQuery
 from broker.domain.steps import StepStatus
-from broker.workflow.ports import InstanceState, MessageOutcome
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.probe_port import PROBE, Hop, ProbeRun
 from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, route
 from broker.workflow.selection import Selection

@@ -13,7 +13,7 @@ from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import EntityIdentifier
 from broker.workflow.audit_port import AuditQuestion
-from broker.workflow.ports import InstanceState
+from broker.workflow.images_port import InstanceState
 from broker.workflow.worklist_board import BoardFilters
 from tests.builders import NOW, a_message, a_message_delivery, a_stored_entry, an_instance, order_details
 

@@ -13,14 +13,10 @@ from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import WorklistEntry
 from broker.domain.steps import StepStatus
 from broker.errors import NotFound
-from broker.workflow.ports import (
-    DestinationHealth,
-    DestinationState,
-    InstanceState,
-    ItemResult,
-    MessageOutcome,
-    StoredDecision,
-)
+from broker.workflow.decisions_port import StoredDecision
+from broker.workflow.destinations_port import DestinationHealth, DestinationState, ItemResult
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.reports_port import MAX_PAGE, MOST_ROWS, Page, Reports
 from tests.builders import (
     NOW,

@@ -14,13 +14,10 @@ from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import Code, EntityIdentifier, ProcedureDetails, StepDetails
 from broker.domain.steps import OrderStatus, PerformedStatus, StepStatus
 from broker.errors import DuplicateKey, IllegalTransition, InvalidValue, NotFound
-from broker.workflow.ports import (
-    DestinationHealth,
-    DestinationState,
-    InstanceState,
-    MessageOutcome,
-    StoredDecision,
-)
+from broker.workflow.decisions_port import StoredDecision
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from tests.builders import (
     NOW,
     a_delivery,

@@ -30,7 +30,7 @@ from broker.queue import (
     redis_url,
 )
 from broker.valkey import EmbeddedValkey
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 from tests.fakes.task_queue import RecordingTaskQueue
 from workers.app import make_app
 from workers.desk import Desk

@@ -14,7 +14,7 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.domain.events import Event, EventName, Subject
 from broker.domain.orders import Code
 from broker.errors import DatabaseUnavailable, DuplicateKey, InvalidValue
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 from tests.builders import NOW, a_patient, an_identifier, an_instance
 
 ROUTED = Event(EventName.ROUTED, Subject.INSTANCE, 1, details={"routes": ["a"], "ok": True})

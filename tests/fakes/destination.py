@@ -11,18 +11,11 @@ from pydantic import BaseModel
 
 from broker.domain.delivery import Delivered, Outcome, Rejected, RetryPolicy
 from broker.errors import NotFound
-from broker.workflow.clock import SystemClock
-from broker.workflow.ports import (
-    CheckResult,
-    Clock,
-    DestinationContext,
-    Parcel,
-    ParcelItem,
-    Settled,
-    UnitsOfWork,
-)
+from broker.workflow.clock import Clock, SystemClock
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 from broker.workflow.sending import DestinationEntry
+from broker.workflow.unit_of_work import UnitsOfWork
 
 Script = Callable[[Parcel, Settled], Outcome]
 

@@ -23,7 +23,7 @@ from broker.domain.delivery import Delivered, RetryLater, RetryPolicy, Unknown
 from broker.errors import NotFound
 from broker.queue import CeleryQueue
 from broker.workflow.clock import SystemClock
-from broker.workflow.ports import CheckResult
+from broker.workflow.destinations_port import CheckResult
 from broker.workflow.progress import Progress
 from broker.workflow.sending import DestinationEntry, SendingLimits
 from tests.fakes.destination import FakeFiles

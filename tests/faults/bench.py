@@ -18,7 +18,7 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.queue import embedded_socket, redis_url
 from broker.valkey import EmbeddedValkey
 from broker.workflow.clock import SystemClock
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 from tests.builders import a_delivery, an_instance
 from tests.fakes.task_queue import RecordingTaskQueue
 

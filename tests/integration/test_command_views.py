@@ -14,7 +14,7 @@ from broker.db.migrate import migrate
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import Event, EventName, Subject
 from broker.workflow.audit_port import AuditQuestion
-from broker.workflow.ports import BulkOperation, BulkState
+from broker.workflow.bulk_port import BulkOperation, BulkState
 from broker.workflow.selection import Selection
 from tests.builders import (
     NOW,

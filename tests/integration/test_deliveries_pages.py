@@ -19,10 +19,10 @@ from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.workflow import bulk
 from broker.workflow.alert_operations import AlertOperations
+from broker.workflow.destinations_port import CheckResult
 from broker.workflow.idempotency import request_key
 from broker.workflow.operations import Act, Asked
 from broker.workflow.overview_port import HealthPart
-from broker.workflow.ports import CheckResult
 from tests.broker_process import wait_until
 from tests.builders import NOW, a_delivery, an_instance
 from tests.doors import an_access, signed_in, with_accounts

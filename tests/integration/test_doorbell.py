@@ -9,7 +9,7 @@ import pytest
 from broker.doorbell import MAX_NAMED, Doorbell, DoorbellListener
 from broker.errors import ConfigurationError
 from broker.queue import MAX_SOCKET_PATH_BYTES, CeleryQueue, doorbell_path
-from broker.workflow.ports import Task, WakeUp
+from broker.workflow.wake_ups import Task, WakeUp
 from tests.broker_process import free_port, wait_until
 
 

@@ -14,7 +14,7 @@ from broker.domain.delivery import Delivered, Misconfigured, Rejected, RetryLate
 from broker.hl7.mllp import Framer, frame
 from broker.hl7.sender import MllpDestination, MllpOptions, MllpSilent, read_messages, send_file, send_message
 from broker.hl7.tokenizer import tokenize
-from broker.workflow.ports import Parcel
+from broker.workflow.destinations_port import Parcel
 from tests.parcels import a_context
 from tests.peers import MllpSink
 from tests.unit.hl7.messages import orm

@@ -28,7 +28,7 @@ from broker.errors import DatabaseUnavailable
 from broker.files.disk import LocalDisk, Space
 from broker.strays import remove_unfinished, restore_names
 from broker.workflow.clock import SystemClock
-from broker.workflow.ports import InstanceState
+from broker.workflow.images_port import InstanceState
 from tests.bundled_files import DATA, data_set_of
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.peers import run

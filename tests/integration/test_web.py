@@ -29,17 +29,13 @@ from broker.web.ports import Dashboard, DestinationFacts
 from broker.web.security import FIELD, HEADER
 from broker.web.timeline import tell
 from broker.workflow.alert_operations import AlertOperations
+from broker.workflow.destinations_port import CheckResult, DestinationHealth, DestinationState
 from broker.workflow.devices_port import KnockKey, Knocks
 from broker.workflow.entries import query_of, sights
 from broker.workflow.explain import ExplainedClause, ExplainedRoute
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.overview_port import HealthPart, Resource
-from broker.workflow.ports import (
-    CheckResult,
-    DestinationHealth,
-    DestinationState,
-    InstanceState,
-    MessageOutcome,
-)
 from broker.workflow.reports_port import TimelineEntry
 from broker.workflow.worklist import Worklist
 from tests.builders import NOW, a_delivery, a_message, a_patient, a_stored_entry, an_instance

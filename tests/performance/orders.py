@@ -25,7 +25,8 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.hl7.exchange import Answer, InboundMessage
 from broker.hl7.listener import MllpListener, run_listener
 from broker.hl7.mllp import END, frame
-from broker.workflow.ports import MessageOutcome, StoredMessage, UnitsOfWork
+from broker.workflow.messages_port import MessageOutcome, StoredMessage
+from broker.workflow.unit_of_work import UnitsOfWork
 from tests.broker_process import BROKER, ROOT, free_port
 from tests.peers import answers
 from tests.performance.measuring import OURS, Measured, in_turn

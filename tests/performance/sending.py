@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.dicom.destinations.store import StoreDestination
 from broker.domain.delivery import Delivered
-from broker.workflow.ports import ParcelItem
+from broker.workflow.destinations_port import ParcelItem
 from tests.parcels import Ledger, a_context, a_parcel, an_image, an_item
 from tests.performance.measuring import OURS, Measured, in_turn
 from tests.performance.parties import AE_TITLE, dcmtk

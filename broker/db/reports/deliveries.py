@@ -22,7 +22,7 @@ from broker.db.schema import DELIVERY, DESTINATION
 from broker.db.synthetic import of_patients
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
-from broker.workflow.ports import DestinationHealth
+from broker.workflow.destinations_port import DestinationHealth
 from broker.workflow.probe_port import PROBE_DESTINATION
 from broker.workflow.reports_port import MOST_ROWS, DeliveryLine, DestinationLine, Page
 from broker.workflow.selection import Selection

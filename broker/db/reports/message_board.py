@@ -11,7 +11,7 @@ from broker.db.reports.messages import message_lines
 from broker.db.reports.reading import Reader, mappings
 from broker.db.schema import DELIVERY, MESSAGE
 from broker.errors import NotFound
-from broker.workflow.messages_port import Choices, MessageFilter, MessageRaw, SentLine
+from broker.workflow.message_reports import Choices, MessageFilter, MessageRaw, SentLine
 from broker.workflow.probe_port import PROBE
 from broker.workflow.reports_port import MOST_ROWS, MessageLine
 

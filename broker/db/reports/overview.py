@@ -29,8 +29,8 @@ from broker.domain.alerts import AlertKind
 from broker.domain.delivery import DeliveryState
 from broker.domain.knocks import NEEDS_PERSON
 from broker.domain.steps import StepStatus
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.overview_port import MOST_COUNTED, NeedsPerson
-from broker.workflow.ports import MessageOutcome
 from broker.workflow.reports_port import DayCounts, RoleLine
 
 _RAISED = ALERT.c.state == literal_column("'RAISED'")

@@ -17,8 +17,8 @@ from broker.db.synthetic import is_synthetic
 from broker.domain.causes import cause_named
 from broker.domain.delivery import DeliveryState, ItemState
 from broker.errors import NotFound
+from broker.workflow.bulk_port import BulkOperation
 from broker.workflow.delivery_reports import CauseLine, ItemLine, SelectionCount, Volume
-from broker.workflow.ports import BulkOperation
 from broker.workflow.selection import Selection
 
 MAX_MEASURED_ITEMS = 5_000

@@ -15,8 +15,9 @@ from broker.db.schema import DELIVERY, DESTINATION, EVENT, INSTANCE, MESSAGE, OR
 from broker.domain.delivery import DeliveryState
 from broker.domain.events import EventName
 from broker.domain.steps import StepStatus
+from broker.workflow.destinations_port import DestinationHealth
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.overview_port import HeldDestination, ShiftCounts
-from broker.workflow.ports import DestinationHealth, MessageOutcome
 
 DEEDS = (
     *(name for name in EventName if name.value.endswith("by a person")),

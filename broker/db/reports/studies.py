@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, func, literal_column, or_, sel
 from broker.db.reports.reading import FIRST_PAGE, Reader, mappings, paged, typed
 from broker.db.schema import INSTANCE, ORDER, PATIENT, STUDY
 from broker.db.synthetic import of_patients
-from broker.workflow.ports import InstanceState
+from broker.workflow.images_port import InstanceState
 from broker.workflow.reports_port import Page, StudyLine
 
 

@@ -14,7 +14,8 @@ from broker.db.schema import DELIVERY, INSTANCE, MESSAGE, ORDER, PATIENT, PROBE_
 from broker.db.synthetic import IS_OPEN
 from broker.domain.delivery import DeliveryState
 from broker.domain.steps import StepStatus
-from broker.workflow.ports import InstanceState, MessageOutcome
+from broker.workflow.images_port import InstanceState
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.probe_port import PROBE
 
 

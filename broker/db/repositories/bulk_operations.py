@@ -13,8 +13,9 @@ from broker.db.encoding import storable, storable_or_none
 from broker.db.schema import BULK_OPERATION, IDEMPOTENCY_KEY
 from broker.db.transaction import Transaction
 from broker.errors import Conflict, NotFound
+from broker.workflow.bulk_port import BulkOperation, BulkState
 from broker.workflow.idempotency import OTHER_REQUEST
-from broker.workflow.ports import Answer, BulkOperation, BulkState
+from broker.workflow.idempotency_port import Answer
 from broker.workflow.selection import selection_of
 
 

@@ -12,7 +12,7 @@ from broker.db.encoding import decode_values, storable_json
 from broker.db.schema import CONFIGURATION, DECISION
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
-from broker.workflow.ports import StoredDecision
+from broker.workflow.decisions_port import StoredDecision
 
 
 class SqlDecisions:

@@ -18,7 +18,7 @@ from broker.db.schema import DELIVERY, DELIVERY_ITEM, INSTANCE
 from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState
 from broker.errors import Conflict, NotFound
-from broker.workflow.ports import Delivery
+from broker.workflow.deliveries_port import Delivery
 from broker.workflow.selection import Selection
 
 _MAX_JOINS = 5

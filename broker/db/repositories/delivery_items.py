@@ -14,7 +14,7 @@ from broker.db.prepared import Prepared
 from broker.db.schema import DELIVERY, DELIVERY_ITEM, INSTANCE
 from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState, ItemState
-from broker.workflow.ports import ItemResult, ParcelItem
+from broker.workflow.destinations_port import ItemResult, ParcelItem
 
 _ROWS_PER_STATEMENT = 500
 

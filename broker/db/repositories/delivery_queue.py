@@ -18,7 +18,8 @@ from broker.db.repositories.delivery_rows import cause_name, delivery_of
 from broker.db.schema import DELIVERY, DESTINATION
 from broker.db.transaction import Transaction
 from broker.domain.delivery import DeliveryState
-from broker.workflow.ports import Delivery, DestinationHealth
+from broker.workflow.deliveries_port import Delivery
+from broker.workflow.destinations_port import DestinationHealth
 
 _IN_PROGRESS_STATE = in_state(DeliveryState.IN_PROGRESS)
 FENCE = and_(

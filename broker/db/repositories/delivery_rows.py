@@ -8,7 +8,7 @@ from typing import Any
 from broker.db.encoding import storable_or_none
 from broker.domain.causes import cause_of
 from broker.domain.delivery import DeliveryState
-from broker.workflow.ports import Delivery
+from broker.workflow.deliveries_port import Delivery
 
 
 def delivery_values(delivery: Delivery, now: datetime) -> dict[str, Any]:

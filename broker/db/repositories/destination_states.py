@@ -14,7 +14,7 @@ from broker.db.encoding import storable_or_none
 from broker.db.prepared import Prepared
 from broker.db.schema import DESTINATION
 from broker.db.transaction import Transaction
-from broker.workflow.ports import DestinationHealth, DestinationState
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
 
 _BY_NAME = Prepared(select(DESTINATION).where(DESTINATION.c.name == bindparam("its_name")))
 

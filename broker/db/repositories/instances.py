@@ -13,7 +13,7 @@ from broker.db.prepared import Prepared
 from broker.db.schema import INSTANCE, STUDY
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
-from broker.workflow.ports import Instance, InstanceState
+from broker.workflow.images_port import Instance, InstanceState
 
 _ADD = INSTANCE.insert().returning(INSTANCE.c.id, sort_by_parameter_order=True)
 _GET = Prepared(select(INSTANCE).where(INSTANCE.c.id == bindparam("key")))

@@ -11,7 +11,7 @@ from broker.db.prepared import Prepared
 from broker.db.schema import MESSAGE
 from broker.db.transaction import Transaction
 from broker.errors import NotFound
-from broker.workflow.ports import MessageOutcome, StoredMessage
+from broker.workflow.messages_port import MessageOutcome, StoredMessage
 
 _KEY_CHARACTERS = 200
 """HL7 v2.9 MSH-10 has 199."""

@@ -12,7 +12,7 @@ from broker.db.schema import PERFORMED, PERFORMED_LINK, PERFORMED_STUDY
 from broker.db.transaction import Transaction
 from broker.domain.steps import PerformedStatus
 from broker.errors import DuplicateKey, NotFound
-from broker.workflow.ports import PerformedStep
+from broker.workflow.performed_port import PerformedStep
 
 
 class SqlPerformedSteps:

@@ -20,7 +20,7 @@ from broker.dicom.network.transfer_syntaxes import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from broker.workflow.ports import Clock
+from broker.workflow.clock import Clock
 
 _log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from pydicom.dataset import Dataset
 
 from broker.domain.values import fold_name
-from broker.workflow.ports import ParcelItem
+from broker.workflow.destinations_port import ParcelItem
 
 MM_PER_INCH = 25.4
 _INCHES = re.compile(r"(\d+(?:_\d+)?)INX(\d+(?:_\d+)?)IN\Z")

@@ -23,7 +23,8 @@ from broker.dicom.network.tls import ClientTls, TlsFiles, TlsProfile
 from broker.dicom.network.transfer_syntaxes import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 from broker.dicom.network.verification import VERIFICATION_SOP_CLASS_UID
 from broker.domain.values import AETitle
-from broker.workflow.ports import CheckResult, Clock, DestinationContext
+from broker.workflow.clock import Clock
+from broker.workflow.destinations_port import CheckResult, DestinationContext
 
 UNCOMPRESSED = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 

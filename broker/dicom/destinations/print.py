@@ -30,8 +30,8 @@ from broker.dicom.objects.codestreams import Unrenderable
 from broker.dicom.objects.pixels import PixelLimits, StoredImage, typed_errors
 from broker.dicom.objects.rendering import fitted, luminance, picture_of, quantised
 from broker.domain.delivery import Delivered, Misconfigured, MoreToSend, Outcome, Rejected, Unknown
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.own_disk import wait_for_the_machine
-from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
 _log = structlog.get_logger()

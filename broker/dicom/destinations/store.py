@@ -23,7 +23,7 @@ from broker.dicom.network.status import judge_error, outcome_of
 from broker.dicom.objects.transcode import Untranscodable, encoded_as
 from broker.domain.delivery import Delivered, Outcome
 from broker.failpoints import failpoint
-from broker.workflow.ports import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
+from broker.workflow.destinations_port import CheckResult, DestinationContext, Parcel, ParcelItem, Settled
 from broker.workflow.progress import Progress
 
 _log = structlog.get_logger()

@@ -9,8 +9,8 @@ from broker.dicom.destinations.associations import AssociationPool, KeptAssociat
 from broker.dicom.network.status import FailureClass, ServiceKind, Verdict, judge_status, outcome_of
 from broker.domain.delivery import Delivered, Misconfigured, Outcome, Rejected, RetryLater
 from broker.failpoints import failpoint
+from broker.workflow.destinations_port import ParcelItem
 from broker.workflow.own_disk import is_of_the_machine, wait_for_the_machine, word_of
-from broker.workflow.ports import ParcelItem
 from broker.workflow.progress import Progress
 
 # What says that the peer has the object: success, the warnings of PS3.4 table B.2-1, and "I have it already".

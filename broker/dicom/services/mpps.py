@@ -30,13 +30,16 @@ from broker.domain.uids import uid_of
 from broker.domain.values import UID
 from broker.errors import BrokerError, DuplicateKey, IllegalTransition, NotFound, OutOfResources
 from broker.failpoints import failpoint
-from broker.workflow.ports import Clock, StatusMessages, StepEncoder, UnitOfWork, UnitsOfWork
+from broker.workflow.clock import Clock
+from broker.workflow.orders_port import StepEncoder
+from broker.workflow.performed_port import StatusMessages
 from broker.workflow.procedure_steps import (
     PerformedPolicy,
     PerformedWork,
     create_performed_step,
     update_performed_step,
 )
+from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
 
 log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ import structlog
 
 from broker.domain.events import Event, EventName, Subject
 from broker.errors import BrokerError
-from broker.workflow.ports import UnitsOfWork
+from broker.workflow.unit_of_work import UnitsOfWork
 
 log = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from broker.domain.values import MAX_UID_CHARACTERS
 from broker.errors import BrokerError, OutOfResources
 from broker.failpoints import failpoint
 from broker.workflow.images import Receipt, ReceivedObject, Reception
-from broker.workflow.ports import FileStore, IncomingFile, StoredFile
+from broker.workflow.images_port import FileStore, IncomingFile, StoredFile
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from broker.web.api.reading import TheIds, rows
 from broker.web.pages import Id, Text, TheDashboard
 from broker.web.pages.messages import Kind, filter_of, readable
 from broker.web.viewing import TheViewing
-from broker.workflow.messages_port import SentLine
+from broker.workflow.message_reports import SentLine
 from broker.workflow.reports_port import MessageLine
 
 router = APIRouter()

@@ -24,7 +24,7 @@ from broker.web.access import identify
 from broker.web.pages import dashboard
 from broker.web.viewing import Viewing
 from broker.workflow.idempotency import RequestKey, request_key
-from broker.workflow.ports import Answer
+from broker.workflow.idempotency_port import Answer
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"

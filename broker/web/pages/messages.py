@@ -15,7 +15,7 @@ from broker.web.masking import masked_er7, masked_parts
 from broker.web.pages import ROWS, Id, Text, TheDashboard, ThePages, without_nul
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
-from broker.workflow.messages_port import MessageFilter, SegmentPart, SentLine
+from broker.workflow.message_reports import MessageFilter, SegmentPart, SentLine
 from broker.workflow.reports_port import MessageLine
 from broker.workflow.silence import SourceState, judge_sources
 

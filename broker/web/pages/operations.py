@@ -17,9 +17,9 @@ from broker.web.pages import Id, Text, TheDashboard, ThePages
 from broker.web.ports import Dashboard
 from broker.web.viewing import TheViewing
 from broker.workflow.bulk import Wanted
+from broker.workflow.bulk_port import BulkOperation, BulkState
 from broker.workflow.delivery_filters import PRIORITIES, DeliveryFilters, priority_named
 from broker.workflow.operations import Act, takes_kind
-from broker.workflow.ports import BulkOperation, BulkState
 from broker.workflow.preview import SENDS
 from broker.workflow.selection import Selection
 

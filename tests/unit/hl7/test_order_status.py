@@ -19,7 +19,7 @@ from broker.domain.steps import OrderStatus, PerformedStatus, StepStatus
 from broker.hl7.charsets import charset_named, decode
 from broker.hl7.order_status import OrderStatusMessages
 from broker.hl7.tokenizer import tokenize
-from broker.workflow.ports import PerformedStep
+from broker.workflow.performed_port import PerformedStep
 from tests.fakes.clock import FakeClock
 
 

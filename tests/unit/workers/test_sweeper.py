@@ -8,8 +8,9 @@ import pytest
 
 from broker.domain.delivery import DeliveryState, RetryLater
 from broker.errors import DatabaseUnavailable
-from broker.workflow.ports import InstanceState, Task
+from broker.workflow.images_port import InstanceState
 from broker.workflow.sweep import Chore
+from broker.workflow.wake_ups import Task
 from tests.builders import a_delivery, an_instance
 from tests.fakes.destination import FakeBroker
 from workers.sweeper import Sweeper, SweeperLimits

@@ -19,11 +19,12 @@ from broker.domain.delivery import (
 from broker.errors import DatabaseUnavailable, LeaseLost, StorageFull
 from broker.workflow.deliveries import deliver
 from broker.workflow.destination_health import note_misconfigured
+from broker.workflow.destinations_port import DestinationHealth, ItemResult
 from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.operations import Act, Asked, act_on
-from broker.workflow.ports import DestinationHealth, ItemResult, Task
 from broker.workflow.sending import SendingLimits, Worker
 from broker.workflow.sweep import SweepLimits, probe, sweep
+from broker.workflow.wake_ups import Task
 from tests.builders import a_delivery, a_message_delivery, an_instance
 from tests.fakes.destination import FakeBroker, UnsafeDestination
 

@@ -28,9 +28,9 @@ from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.domain.delivery import Delivered, DeliveryState, ItemState, Rejected, RetryLater
 from broker.errors import BrokerError
 from broker.workflow.deliveries import deliver
+from broker.workflow.destinations_port import ItemResult
 from broker.workflow.lease_watch import LeaseWatch
 from broker.workflow.operations import cancel, retry
-from broker.workflow.ports import ItemResult
 from broker.workflow.sending import SendingLimits, Worker
 from broker.workflow.sweep import SweepLimits, probe, sweep
 from tests.builders import a_delivery, an_instance

@@ -8,12 +8,13 @@ from broker.domain.delivery import DeliveryState, RetryLater
 from broker.errors import InvalidValue
 from broker.workflow.deliveries import deliver
 from broker.workflow.destination_health import BreakerPolicy
+from broker.workflow.destinations_port import DestinationHealth
 from broker.workflow.holds import Hold, drain, end_holds, pause, resume
 from broker.workflow.idempotency import request_key
 from broker.workflow.lease_watch import LeaseWatch
-from broker.workflow.ports import DestinationHealth, Task
 from broker.workflow.sending import SendingLimits, Worker
 from broker.workflow.sweep import SweepLimits, probe, sweep
+from broker.workflow.wake_ups import Task
 from tests.builders import a_delivery, an_instance
 from tests.fakes.destination import FakeBroker
 

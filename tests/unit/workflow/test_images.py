@@ -9,8 +9,11 @@ import pytest
 from broker.domain.delivery import DeliveryState, ItemState
 from broker.domain.events import EventName
 from broker.errors import DatabaseUnavailable
+from broker.workflow.destinations_port import ItemResult
 from broker.workflow.images import ReceivedObject, Reception, ResendPolicy, receive_images
-from broker.workflow.ports import InstanceState, ItemResult, StoredFile, Task, UnitsOfWork
+from broker.workflow.images_port import InstanceState, StoredFile
+from broker.workflow.unit_of_work import UnitsOfWork
+from broker.workflow.wake_ups import Task
 from tests.builders import a_delivery
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue

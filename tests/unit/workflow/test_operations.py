@@ -7,10 +7,11 @@ import pytest
 from broker.domain.delivery import DeliveryState, Priority, Rejected, RetryLater
 from broker.errors import Conflict, IllegalTransition, NotFound
 from broker.workflow.deliveries import deliver
+from broker.workflow.destinations_port import DestinationHealth, DestinationState
 from broker.workflow.idempotency import request_key
 from broker.workflow.operations import Act, Asked, Target, act_on, cancel, release, retry, takes
-from broker.workflow.ports import DestinationHealth, DestinationState, Task
 from broker.workflow.sending import SendingLimits, Worker
+from broker.workflow.wake_ups import Task
 from tests.builders import a_delivery, an_instance
 from tests.fakes.destination import FakeBroker
 

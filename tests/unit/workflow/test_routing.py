@@ -18,7 +18,7 @@ from broker.domain.rules import compile_routes
 from broker.domain.steps import PerformedStatus
 from broker.workflow.completion import CompletionPolicy, release_complete_series
 from broker.workflow.explain import explain_facts, explain_study
-from broker.workflow.ports import Instance, InstanceState, Task, UnitsOfWork
+from broker.workflow.images_port import Instance, InstanceState
 from broker.workflow.procedure_steps import (
     PerformedItem,
     PerformedState,
@@ -36,6 +36,8 @@ from broker.workflow.routing import (
     route,
     route_received,
 )
+from broker.workflow.unit_of_work import UnitsOfWork
+from broker.workflow.wake_ups import Task
 from tests.builders import NOW, a_patient, a_performed_step, a_stored_entry, an_instance
 from tests.fakes.clock import FakeClock
 
