@@ -53,7 +53,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "date={last_week}",
         "status=ARRIVED",
         "modality=XX",
-        "after={middle_step}&limit=500",
+        "after={middle_step}&limit=200",
     ),
     "/orders": (
         "incomplete=true",
@@ -218,11 +218,13 @@ def known_in(engine: Engine, *, now: datetime) -> dict[str, str]:
 EXPECTED = {
     "/healthz": 503,  # no role runs
     "/instances/{instance_id}/preview": 422,  # no file is there
+    "/api/instances/{instance_id}/preview": 422,
     "/devices/{ae_title:path}/would": 422,  # several orders fit
 }
 """What is answered instead of a page or a way to one."""
 SPECIAL = {
     "/messages/out/{delivery_id}": {"delivery_id": "sent_message"},
+    "/api/messages/sent/{delivery_id}": {"delivery_id": "sent_message"},
     "/api/accounts/{name}": {"name": "account"},
 }
 """Where a parameter means something else than its name says."""
