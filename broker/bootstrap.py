@@ -28,8 +28,8 @@ from broker.configuration import SiteFileHere
 from broker.db.backup import backup, restore
 from broker.db.engine import SQLITE_FILE, assert_durable, database_url, open_engine
 from broker.db.installation import uid_namespace
-from broker.db.migrate import is_current, migrate
 from broker.db.reports import SqlReports
+from broker.db.revisions import is_current, newest_revision
 from broker.db.seal import seal_events, verify_events
 from broker.db.traffic import count_traffic, learn_rhythms, measure_images
 from broker.db.unit_of_work import SqlUnitsOfWork
@@ -425,18 +425,22 @@ def _must_be_current(engine: Engine) -> None:
 
 def migrate_database(config: Path, data_dir: Path) -> str:
     """Bring the schema to this version and write the installation's identity; answer the revision."""
-    read_site(config, os.environ)
+    _site_for(config)
     data_dir = data_dir.absolute()
     data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
     environment = read_environment(os.environ)
     engine = open_engine(database_url(data_dir, environment.database_url))
     try:
         assert_durable(engine, accept_data_loss=environment.accept_data_loss)
-        revision = migrate(engine)
+        if not is_current(engine):
+            # Alembic is a tenth of a second of every start, and its check of all references grows with the data.
+            from broker.db.migrate import migrate
+
+            migrate(engine)
         uid_namespace(engine, now=SystemClock().now())
     finally:
         engine.dispose()
-    return revision
+    return newest_revision()
 
 
 def back_up(config: Path, data_dir: Path, target: Path, told: Callable[[int, int], None]) -> str:

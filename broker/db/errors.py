@@ -1,14 +1,10 @@
-"""Turns what a database says into the broker's errors, without repeating a value of a patient.
-
-PostgreSQL quotes the offending values in its messages (`Key (patient_id)=(4711) already exists`), so nothing of
-its text is kept: the SQLSTATE and the name of the constraint say enough.
-"""
+"""Turns what a database says into the broker's errors, without repeating a value of a patient."""
 
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING, TypeGuard
 
-import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
@@ -16,8 +12,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from broker.errors import BrokerError, Conflict, DatabaseUnavailable, DuplicateKey, InvalidValue, StorageFull
 
-_DISK_FULL = "53100"
-_UNIQUE = "23505"
+if TYPE_CHECKING:
+    import psycopg
 
 
 def translate_errors(engine: Engine) -> None:
@@ -39,9 +35,11 @@ def as_broker_error(error: SQLAlchemyError) -> BrokerError | None:
 def as_broker_error_of(error: Exception) -> Exception:
     """Answer what is to be raised for an error of a driver: the error itself where it is a mistake of ours."""
     translated = _of(error)
-    if isinstance(error, psycopg.Error):
+    if _is_psycopg(error):
+        from broker.db.postgresql_errors import plain
+
         # The original stays reachable as the cause of ours, and a traceback prints it.
-        error.args = (_plain(error),)
+        error.args = (plain(error),)
     return translated or error
 
 
@@ -53,15 +51,16 @@ def _translate(context: ExceptionContext) -> BrokerError | None:
     return translated if isinstance(translated, BrokerError) else None
 
 
-def _plain(error: psycopg.Error) -> str:
-    constraint = error.diag.constraint_name
-    name = type(error).__name__
-    return f"{name} {error.sqlstate or ''} {constraint or ''}".rstrip()
+def _is_psycopg(error: BaseException) -> TypeGuard[psycopg.Error]:
+    """Tell whose error it is by its name: psycopg is loaded where there is PostgreSQL, and nowhere else."""
+    return any(kind.__module__ == "psycopg" and kind.__name__ == "Error" for kind in type(error).__mro__)
 
 
 def _of(error: BaseException) -> BrokerError | None:
-    if isinstance(error, psycopg.Error):
-        return _of_postgresql(error)
+    if _is_psycopg(error):
+        from broker.db.postgresql_errors import of_postgresql
+
+        return of_postgresql(error)
     if isinstance(error, sqlite3.Error):
         return _of_sqlite(error)
     if isinstance(error, OverflowError):
@@ -69,21 +68,6 @@ def _of(error: BaseException) -> BrokerError | None:
     if isinstance(error, UnicodeEncodeError):
         return InvalidValue("A text holds half a character and cannot be stored.")
     return None
-
-
-def _of_postgresql(error: psycopg.Error) -> BrokerError | None:
-    if isinstance(error, psycopg.IntegrityError):
-        constraint = error.diag.constraint_name or "a constraint"
-        if error.sqlstate == _UNIQUE:
-            return DuplicateKey(f"A record with this key exists ({constraint}).")
-        return Conflict(f"The database refuses the record ({constraint}).")
-    if isinstance(error, psycopg.DataError):
-        return InvalidValue(f"A value cannot be stored ({_plain(error)}).")
-    if isinstance(error, psycopg.ProgrammingError | psycopg.NotSupportedError):
-        return None
-    if error.sqlstate == _DISK_FULL:
-        return StorageFull("The database's disk is full.")
-    return DatabaseUnavailable(f"The database does not answer ({_plain(error)}).")
 
 
 def _of_sqlite(error: sqlite3.Error) -> BrokerError | None:

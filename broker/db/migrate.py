@@ -1,5 +1,7 @@
 """Brings the database to the schema this version needs, and refuses one that is newer.
 
+`broker.db.revisions` says whether there is anything to do.
+
 python -m broker.db.migrate "Add the table of …"     writes the next revision from the tables
 """
 
@@ -15,10 +17,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from broker.db.engine import open_engine, reading
+from broker.db.engine import open_engine
+from broker.db.revisions import known_revisions, newest_revision, revision_of
 from broker.db.schema import METADATA
 from broker.errors import ConfigurationError
 
@@ -32,27 +34,9 @@ def migrate(engine: Engine) -> str:
     Raises ConfigurationError when the schema is newer than this version knows.
     """
     with _schema_transaction(engine) as connection:
-        config = _config(connection)
-        refuse_newer(connection)
-        command.upgrade(config, "head")
-        return _head(config)
-
-
-def refuse_newer(connection: Connection) -> None:
-    """Raise ConfigurationError when a newer version has migrated this database."""
-    current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in ScriptDirectory.from_config(_config(connection)).walk_revisions()}
-    if current is not None and current not in known:
-        raise ConfigurationError(
-            f"the database has schema {current}, which this version does not know: it is newer than the program"
-        )
-
-
-def is_current(engine: Engine) -> bool:
-    """Tell whether the database has the schema of this version. Raises ConfigurationError when it is newer."""
-    with reading(engine) as connection:
-        refuse_newer(connection)
-        return MigrationContext.configure(connection).get_current_revision() == _head(_config(connection))
+        revision_of(connection)  # refuses a newer one
+        command.upgrade(_config(connection), "head")
+        return newest_revision()
 
 
 def differences(engine: Engine) -> list[str]:
@@ -93,21 +77,14 @@ def _config(connection: Connection) -> Config:
     return config
 
 
-def _head(config: Config) -> str:
-    head = ScriptDirectory.from_config(config).get_current_head()
-    assert head is not None
-    return head
-
-
 def write_revision(message: str) -> None:
     """Write the revision that leads from the newest one to the tables in the code."""
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(f"sqlite:///{Path(folder) / 'schema.sqlite3'}")
         with _schema_transaction(engine) as connection:
             config = _config(connection)
-            scripts = ScriptDirectory.from_config(config)
-            number = len(list(scripts.walk_revisions())) + 1
             command.upgrade(config, "head")
+            number = len(known_revisions()) + 1
             command.revision(config, message, autogenerate=True, rev_id=f"{number:04d}")
         engine.dispose()
 

@@ -38,6 +38,7 @@ SQLModel.metadata.naming_convention = MetaData(
         "pk": "pk_%(table_name)s",
     }
 ).naming_convention
+SQLModel.model_config["defer_build"] = True  # of validators nobody calls
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -33,6 +33,18 @@ def test_importing_every_module_does_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_start_loads_nothing_it_does_not_serve_with(tmp_path):
+    """A broker that was killed whole is back when this is done; what one role alone needs is loaded by it."""
+    program = "import sys, broker.cli, broker.embedded\nbroker.embedded._preload()\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert {"sqlalchemy", "pydicom", "celery"} <= loaded
+    assert not loaded & {"alembic", "psycopg", "fastapi", "uvicorn", "jinja2", "pynetdicom"}
+
+
 def test_nothing_dangerous_is_called_anywhere():
     import ast
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from broker.db.backup import backup, read_manifest, restore
 from broker.db.engine import open_engine, reading
-from broker.db.migrate import is_current
+from broker.db.revisions import is_current
 from broker.db.schema import METADATA
 from broker.db.seal import seal_events, verify_events
 from broker.errors import ConfigurationError, Conflict, NotFound

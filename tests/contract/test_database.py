@@ -8,11 +8,13 @@ from uuid import UUID
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from broker.db.engine import DataDirectoryLock, assert_durable, database_url, open_engine, parse_url, reading
 from broker.db.installation import uid_namespace
-from broker.db.migrate import _config, _schema_transaction, differences, is_current, migrate
+from broker.db.migrate import _config, _schema_transaction, differences, migrate
+from broker.db.revisions import is_current, known_revisions
 from broker.db.transaction import Transaction, Turn
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidValue
@@ -302,6 +304,12 @@ def test_the_migrated_schema_is_that_of_the_tables(engine):
     assert is_current(engine)
 
 
+def test_the_revisions_named_by_their_files_are_those_alembic_reads_in_them(engine):
+    with engine.connect() as connection:
+        scripts = ScriptDirectory.from_config(_config(connection)).walk_revisions()
+    assert known_revisions() == tuple(reversed([script.revision for script in scripts]))
+
+
 def test_migrating_again_changes_nothing(engine):
     assert migrate(engine) == migrate(engine)
 
@@ -334,7 +342,7 @@ def test_an_empty_database_is_not_current(tmp_path):
 
 def test_a_failed_migration_leaves_nothing_behind(tmp_path, monkeypatch):
     engine = open_engine(f"sqlite:///{tmp_path / 'b.sqlite3'}")
-    monkeypatch.setattr("broker.db.migrate._head", lambda _config: 1 / 0)
+    monkeypatch.setattr("broker.db.migrate.newest_revision", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         migrate(engine)
     with reading(engine) as connection:
