@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import sys
@@ -21,6 +20,7 @@ from broker.db.heartbeats import forget_host, retire
 from broker.errors import BrokerError, ConfigurationError, OutOfResources
 from broker.failpoints import failpoint
 from broker.file_handles import take_handles
+from broker.importing import staying
 from broker.logs import configure_logging
 from broker.queue import embedded_socket
 from broker.settings import Site, read_environment
@@ -42,6 +42,7 @@ def serve_all(config: Path, data_dir: Path) -> int:
     config, data_dir = config.absolute(), data_dir.absolute()
     try:
         loaded = read_site(config, os.environ)
+        hold_site(loaded)
         take_handles("serve", loaded.site.limits)  # what is forked from here inherits them
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -58,7 +59,6 @@ def serve_all(config: Path, data_dir: Path) -> int:
                 roles.insert(0, _valkey_role(data_dir))
             os.environ["BROKER_CONFIG"], os.environ["BROKER_DATA_DIR"] = str(config), str(data_dir)
             _preload()
-            hold_site(loaded)
             announcement = _Announcement(loaded.site)
             return Supervisor(roles).run(
                 starting=announcement.is_due,
@@ -161,15 +161,13 @@ def refuse_ports_in_use(site: Site) -> None:
 
 def _preload() -> None:
     """Import what the roles share, so that the forked processes share its memory; no threads, no connections."""
-    import_module("broker.dicom_role")
-    import_module("broker.hl7_role")
-    import_module("celery.app.base")
-    import_module("kombu.transport.redis")
-    for point in entry_points(group="broker.roles"):
-        point.load()
-    # A collection in a role would write into every object it inherits, and take a page of its own for each.
-    gc.collect()
-    gc.freeze()
+    with staying():
+        import_module("broker.dicom_role")
+        import_module("broker.hl7_role")
+        import_module("celery.app.base")
+        import_module("kombu.transport.redis")
+        for point in entry_points(group="broker.roles"):
+            point.load()
 
 
 class _Announcement:

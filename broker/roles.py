@@ -21,6 +21,7 @@ from broker.domain.events import Event, EventName, Subject
 from broker.errors import OutOfResources
 from broker.failpoints import failpoint
 from broker.file_handles import take_handles
+from broker.importing import staying
 from broker.logs import configure_logging
 from broker.settings import DicomListener, StorageListener
 from broker.signals import block, wait_for
@@ -179,8 +180,9 @@ def start_sweep(broker: Broker) -> Running:
 
 def start_web(broker: Broker) -> Running:
     """Start the pages."""
-    from broker.dashboard import first_run_link
-    from broker.web_server import WebServer
+    with staying():
+        from broker.dashboard import first_run_link
+        from broker.web_server import WebServer
 
     server = WebServer(broker)
     server.start()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, open_cli
+from broker.importing import staying
 
 
 class RoleName(StrEnum):
@@ -29,7 +30,8 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR) -> None:
     """Run everything in one command: listeners, worker, sweeper and pages."""
-    from broker.embedded import serve_all
+    with staying():
+        from broker.embedded import serve_all
 
     raise typer.Exit(serve_all(config, data_dir))
 
@@ -41,7 +43,8 @@ def run(
     data_dir: DataDirOption = DATA_DIR,
 ) -> None:
     """Run one role; several machines share a PostgreSQL (BROKER_DATABASE_URL) and a Redis (BROKER_REDIS_URL)."""
-    from broker.roles import run_role
+    with staying():
+        from broker.roles import run_role
 
     raise typer.Exit(run_role(role.value, config, data_dir))
 
