@@ -209,6 +209,17 @@ def test_find_badges_and_bulk_operations_know_patients_only(engine, store, world
     assert [delivery.id for delivery in chosen] == [of_a_patient], "nobody retries an exam of nobody"
 
 
+def test_of_what_is_delivered_synthetic_exams_are_not_counted(engine, store, world):
+    def deliver(uow):
+        for number, study in enumerate((STUDY, "1.2.826.0.1.2", "1.2.826.0.1.2"), 1):
+            delivered = a_delivery(number, study_instance_uid=study, state=DeliveryState.DELIVERED)
+            uow.deliveries.add(delivered, now=NOW)
+
+    store(deliver)
+    counted = SqlReports(engine).counts(Selection(state=DeliveryState.DELIVERED))
+    assert [count.deliveries for count in counted] == [2]
+
+
 def patient_of(engine, order, patient_id):
     with engine.begin() as connection:
         patient = select(ORDER.c.patient).where(ORDER.c.id == order).scalar_subquery()

@@ -131,6 +131,7 @@ def test_a_message_is_framed_by_its_length_and_the_connection_ends_in_order(keys
         for number in (1, 2):
             collector.hand_over(number, MESSAGE)
         wait_until(lambda: collector.has_arrived(wait_s=0.01), what="the acknowledgement")
+        assert collector.settle_s >= 1, "what its machine has acknowledged it may not have read"
         collector.close()
         assert ended.wait(20)
     octets = bytes(read)
