@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.domain.access import Role
 from broker.errors import Conflict, DuplicateKey, NotFound
 from broker.workflow.accounts_port import Account, ApiToken
@@ -19,11 +18,6 @@ LATER = NOW + timedelta(hours=1)
 def uow(uow_factory):
     with uow_factory() as uow:
         yield uow
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
 
 
 def test_an_account_is_found_by_its_name_and_changed(uow, reports):

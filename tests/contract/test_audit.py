@@ -25,11 +25,6 @@ def audit(uow_factory, clock):
 
 
 @pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
 def entries(uow_factory):
     with uow_factory() as uow:
         made = [a_stored_entry(uow, number) for number in (1, 2)]

@@ -60,11 +60,6 @@ class Repository:
 
 
 @pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
 def happen(engine, uow_factory):
     """Let things happen: each is an event that is reported, and sealed."""
 

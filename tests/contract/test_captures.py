@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import select
 
 from broker.db.engine import reading
-from broker.db.reports import SqlReports
 from broker.db.schema import EVENT
 from broker.errors import Conflict, InvalidValue, NotFound, StorageFull
 from broker.workflow.accounts import Caller
@@ -43,11 +42,6 @@ class Shelf:
 
     def kept(self):
         return sorted(self.bytes)
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
 
 
 @pytest.fixture

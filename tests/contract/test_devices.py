@@ -5,7 +5,6 @@ from datetime import UTC, timedelta
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.domain.events import EventName
 from broker.domain.knocks import KnockReason
 from broker.errors import Conflict, InvalidValue, NotFound
@@ -34,22 +33,6 @@ from tests.builders import NOW, a_performed_step
 
 HOUR = timedelta(hours=1)
 LOANER = Welcome("LOANER", "10.1.4.17", 8 * HOUR, "tube of CT2 is broken", "ruiz")
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
 
 
 def knocks(title="LOANER", address="10.1.4.17", reason=KnockReason.UNKNOWN_TITLE, number=1, at=NOW):

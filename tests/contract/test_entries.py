@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.db.worklist_query import SqlWorklistReader
 from broker.domain.devices import DeviceProfile
 from broker.domain.events import Event, EventName, Subject
@@ -15,22 +14,6 @@ from tests.builders import NOW, a_stored_entry, an_instance
 from tests.contract.test_query_plans import plans_of
 
 CT1 = DeviceProfile(ae_title="CT1", modalities=("CT",))
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
 
 
 def query(actor, *steps, at=NOW, keys=("ScheduledStationAETitle",)):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.db.schema import METADATA
 from broker.errors import InvalidValue
 from broker.workflow.find_port import FOUND_LIMIT, FoundGroup
@@ -10,22 +9,6 @@ from tests.builders import NOW, a_message, a_patient, a_stored_entry, an_instanc
 from tests.contract.test_query_plans import plans_of
 
 STUDY = "1.2.826.0.1.1"
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.db.schema import METADATA
 from broker.domain.delivery import DeliveryState
 from broker.errors import NotFound
@@ -14,22 +13,6 @@ from tests.builders import NOW, a_delivery, a_message, a_message_delivery
 from tests.contract.test_query_plans import plans_of
 
 ANY = MessageFilter()
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.domain.knocks import KnockReason
 from broker.errors import Conflict
 from broker.workflow.bulk import stop
@@ -18,22 +17,6 @@ from broker.workflow.selection import Selection
 from tests.builders import NOW, a_delivery, a_stored_entry, an_instance
 
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def reports(engine):
-    return SqlReports(engine)
-
-
-@pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
 
 
 def in_parts(read, place, size):

@@ -28,17 +28,6 @@ CT = DeviceProfile(ae_title="CT1", modalities=("CT", "MR", "OT"))
 
 
 @pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
-
-
-@pytest.fixture
 def world(store):
     """A synthetic exam and a patient's order, both on the worklist; answers the exam's run and both entries."""
 

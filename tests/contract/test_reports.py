@@ -38,19 +38,6 @@ def reports(engine) -> Reports:
 
 
 @pytest.fixture
-def store(uow_factory):
-    """Store something in a transaction of its own: `store(lambda uow: …)`."""
-
-    def run(action):
-        with uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
-
-
-@pytest.fixture
 def entries(store):
     """Three steps on two days, of which one lacks a name."""
 

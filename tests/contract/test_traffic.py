@@ -18,16 +18,6 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
 @pytest.fixture
-def store(uow_factory):
-    def run(action):
-        with uow_factory() as uow:
-            action(uow)
-            uow.commit()
-
-    return run
-
-
-@pytest.fixture
 def send(store):
     """`send(*instants, name=…)`: an HL7 message arrived at each of them."""
     numbers = iter(range(1, 1_000_000))
