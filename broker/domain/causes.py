@@ -148,7 +148,7 @@ CAUSES = (
     Cause(
         "unreachable",
         "Cannot be reached",
-        "Look whether the destination runs and its host, port and firewall are right; it is tried again by itself.",
+        "Look whether the destination runs and whether its host, port and firewall are right; then test and retry.",
         r"cannot be reached|[Cc]onnection refused|refused the connection|cannot connect|[Nn]o route|not known|unreachable",
     ),
     Cause(

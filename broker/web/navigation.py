@@ -43,7 +43,7 @@ PLACES = (
     Place("/", "Overview", "o", ("/overview", "/handover", "/alerts", "/probe"), "silent_sources", "silent"),
     Place("/find", "Find", "f", ("/orders", "/images", "/studies")),
     Place("/worklist", "Worklist", "w", (), "incomplete_orders", "incomplete"),
-    Place("/deliveries", "Deliveries", "d", ("/destinations",), "dead_deliveries", "dead"),
+    Place("/deliveries", "Deliveries", "d", ("/destinations", "/operations"), "dead_deliveries", "dead"),
     Place("/messages", "Messages", "m", (), "parked_messages", "parked"),
     Place("/devices", "Devices", "s", (), "refused_devices", "refused since yesterday"),
     Place("/routes", "Routes", "r", (), "unrouted_studies", "unrouted"),

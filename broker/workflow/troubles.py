@@ -168,6 +168,7 @@ def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Troubl
     if line.stat_waiting:
         waits += f", {line.stat_waiting} STAT"
     reason = (line.reason or "").rstrip(".")
+    reason = reason[:1].upper() + reason[1:]
     label = f"Open {line.destination}"
     urgency = 3 if line.stat_waiting else 0  # an emergency among them comes before other destinations
     if line.state == "paused" and line.held_by:

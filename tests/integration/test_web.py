@@ -329,7 +329,7 @@ def test_the_overview_says_first_what_is_wrong_and_what_to_do(client, hospital, 
     assert '<h1 data-count="6">6 things need you</h1>' in text
     first = re.search(r"<article.*?</article>", text, re.DOTALL)[0]
     assert "archive is failing: 1 delivery waits, the oldest 0 s</a>" in first
-    assert "association rejected. Check that the peer runs" in first
+    assert "Association rejected. Check that the peer runs" in first
     for sentence in (
         "1 delivery to archive needs a person",
         "1 message is parked",

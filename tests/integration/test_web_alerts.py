@@ -76,7 +76,7 @@ def test_an_alert_is_shown_taken_in_hand_and_over(client, look):
     look(after=60)
     text = client.get(PATH).text
     assert "No alert" in text
-    assert "3 dead to archive" in text.partition("Over</h2>")[2]
+    assert "3 dead to archive" in text.partition("over</h2>")[2]
     assert post(client, f"{PATH}/1/acknowledge").status_code == 409
 
 

@@ -153,7 +153,7 @@ def _connect(host: str, port: int, *, timeouts: Timeouts, tls: ClientTls | None)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise ConnectFailed(Phase.RESOLVE, str(error)) from error
+        raise ConnectFailed(Phase.RESOLVE, _told(error)) from error
     failure: OSError | None = None
     deadline = time.monotonic() + timeouts.connect_s
     for family, kind, protocol, _name, address in found:
@@ -168,7 +168,12 @@ def _connect(host: str, port: int, *, timeouts: Timeouts, tls: ClientTls | None)
             failure = error
             continue
         return _secured(sock, host, tls)
-    raise ConnectFailed(Phase.CONNECT, str(failure)) from failure
+    raise ConnectFailed(Phase.CONNECT, _told(failure)) from failure
+
+
+def _told(error: Exception | None) -> str:
+    """Say what the system said, without the number people on call cannot read."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _secured(sock: socket.socket, host: str, tls: ClientTls | None) -> Channel:
@@ -183,7 +188,7 @@ def _secured(sock: socket.socket, host: str, tls: ClientTls | None) -> Channel:
         raise ConnectFailed(Phase.TLS, error.reason or str(error), is_configuration=True) from error
     except OSError as error:
         sock.close()
-        raise ConnectFailed(Phase.TLS, str(error) or type(error).__name__) from error
+        raise ConnectFailed(Phase.TLS, _told(error)) from error
 
 
 class ClientAssociation:

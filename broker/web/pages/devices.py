@@ -158,8 +158,9 @@ def state_of(board: Dashboard, ae_title: str) -> DeviceState:
     for state in states:
         if state.ae_title == ae_title:
             return state
-    if board.reports.knocks(ae_title=ae_title, limit=1) or board.reports.admissions(ae_title=ae_title):
-        return DeviceState(ae_title, "refused", None, None, {}, None, None, None, ())
+    knocks = tuple(board.reports.knocks(ae_title=ae_title, limit=1))
+    if knocks or board.reports.admissions(ae_title=ae_title):
+        return DeviceState(ae_title, "refused", None, None, {}, None, None, None, knocks)
     if board.reports.captures(name=ae_title, protocol=DICOM, limit=1):  # waited for with a capture, perhaps
         return DeviceState(ae_title, "never heard", None, None, {}, None, None, None, ())
     raise NotFound("There is no such device in the site file, and none of this AE title was heard.")

@@ -30,12 +30,13 @@ _OPEN = {
     state.value for state in (DeliveryState.COLLECTING, DeliveryState.PENDING, DeliveryState.IN_PROGRESS)
 }
 WORDS = {
-    Act.RETRY: ("Retry", "retried"),
-    Act.CANCEL: ("Cancel", "cancelled"),
-    Act.RELEASE: ("Send now", "sent without waiting for more"),
-    Act.RETARGET: ("Send elsewhere", "sent elsewhere"),
-    Act.PRIORITY: ("Change the priority of", "given another priority"),
+    Act.RETRY: ("Retry", "retried", "Retry deliveries"),
+    Act.CANCEL: ("Cancel", "cancelled", "Cancel deliveries"),
+    Act.RELEASE: ("Send now", "sent without waiting for more", "Send deliveries now"),
+    Act.RETARGET: ("Send elsewhere", "sent elsewhere", "Send deliveries elsewhere"),
+    Act.PRIORITY: ("Change the priority of", "given another priority", "Change the priority of deliveries"),
 }
+"""What a button says before the number, what happens to them, and the act by itself."""
 
 
 @dataclass(frozen=True, slots=True)

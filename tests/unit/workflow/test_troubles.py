@@ -107,8 +107,8 @@ def test_what_somebody_holds_on_purpose_says_who_and_until_when_and_is_last_whil
         refused=1,
     )
     assert [(trouble.headline, trouble.detail, trouble.action) for trouble in found if trouble.word == "paused"] == [
-        ("pacs is paused by anna: 2 deliveries wait, the oldest 0 s", "new disks", "It resumes by itself in 2 h 0 min."),
-        ("film is paused by anna: nothing waits", "new disks", "Resume it when the work is done."),
+        ("pacs is paused by anna: 2 deliveries wait, the oldest 0 s", "New disks", "It resumes by itself in 2 h 0 min."),
+        ("film is paused by anna: nothing waits", "New disks", "Resume it when the work is done."),
     ]  # fmt: skip
     assert [trouble.word for trouble in found] == ["paused", "refused", "paused", "parked"]
 
