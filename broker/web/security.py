@@ -23,7 +23,8 @@ FIELD = "csrf"
 HEADER = "X-CSRF-Token"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 MAX_BODY_BYTES = 1024 * 1024
-_MAX_FORM_BYTES = 64 * 1024
+_MAX_STRANGERS_FORM_BYTES = 64 * 1024
+"""Of somebody who has not signed in; others may paste a whole site file."""
 _MAX_FORM_FIELDS = 2000
 _MAX_ADDRESSES = 10_000
 _TOKEN_CHARS = 43
@@ -162,10 +163,12 @@ async def check_token(request: Request) -> None:
 
 async def _body(request: Request) -> bytes:
     """Read a form; one sent in chunks has told no length. Raises 413."""
+    is_known = getattr(request.state, "session_token", "")
+    most = MAX_BODY_BYTES if is_known else _MAX_STRANGERS_FORM_BYTES
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _MAX_FORM_BYTES:
+        if len(body) > most:
             raise HTTPException(413, _TOO_LARGE)
     return bytes(body)
 

@@ -98,6 +98,17 @@ def test_a_text_is_checked_shown_confirmed_with_a_reason_and_then_stands_in_the_
     assert "in force · Version 2 since" in text_of(admin.get(HOME).text)
 
 
+def test_a_site_file_of_a_large_hospital_goes_through_the_page(admin, path):
+    devices = "".join(f"- {{ ae_title: CT{n}, contact: {'ä' * 200} }}\n" for n in range(2, 400))
+    large = ONE + devices
+    assert 128 * 1024 < len(large.encode()) < 256 * 1024
+    shown = send(admin, f"{HOME}/check", body=large)
+    assert shown.status_code == 200, text_of(shown.text)[:2000]
+    fields = {name: hidden(shown.text, name) for name in ("packed", "expected")}
+    assert send(admin, HOME, **fields, reason="all of them").status_code == 303
+    assert path.read_text() == large
+
+
 def test_a_text_with_problems_is_kept_for_mending_and_each_problem_has_its_line(admin, path):
     shown = send(admin, f"{HOME}/check", body="site:\n  nam: </textarea><script>\n")
     assert shown.status_code == 422
