@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlmodel import SQLModel
 
-from broker.db import tables
+from broker.db import order_tables
 from broker.db.engine import open_engine
 from broker.db.transaction import Transaction
 from broker.db.unit_of_work import SqlUnitsOfWork
@@ -25,7 +25,7 @@ from broker.domain.orders import WorklistEntry
 from broker.workflow.wake_ups import WakeUp
 
 POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
-assert tables.StepRow.__tablename__
+assert order_tables.StepRow.__tablename__
 
 
 class StillClock:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Index
 from sqlmodel import SQLModel
 
-from broker.db.tables import _id, _instant, _str, _where
+from broker.db.columns import id_column, instant_column, partial_index, string_column
 
 
 class CaptureRow(SQLModel, table=True):
@@ -16,22 +16,22 @@ class CaptureRow(SQLModel, table=True):
     __tablename__ = "wire_capture"
     __table_args__ = (
         # What every listener reads every second.
-        _where("ix_wire_capture_open", "until", holds="ended_at IS NULL"),
-        _where("ix_wire_capture_kept", "id", holds="deleted_at IS NULL"),
+        partial_index("ix_wire_capture_open", "until", holds="ended_at IS NULL"),
+        partial_index("ix_wire_capture_kept", "id", holds="deleted_at IS NULL"),
         Index("ix_wire_capture_name", "name", "id"),
     )
-    id: int | None = _id()
-    protocol: str = _str(8, nullable=False)
+    id: int | None = id_column()
+    protocol: str = string_column(8, nullable=False)
     """dicom or hl7."""
-    name: str = _str(64, nullable=False)
+    name: str = string_column(64, nullable=False)
     """Calling AE title or sending application; empty: whoever."""
-    address: str = _str(64, nullable=False)
+    address: str = string_column(64, nullable=False)
     """An address or a network; empty: anywhere."""
-    since: datetime = _instant()
-    until: datetime = _instant()
-    reason: str = _str(500, nullable=False)
-    actor: str = _str(128, nullable=False)
-    ended_at: datetime | None = _instant(nullable=True)
-    ended_by: str | None = _str(128)
-    deleted_at: datetime | None = _instant(nullable=True)
-    deleted_by: str | None = _str(128)
+    since: datetime = instant_column()
+    until: datetime = instant_column()
+    reason: str = string_column(500, nullable=False)
+    actor: str = string_column(128, nullable=False)
+    ended_at: datetime | None = instant_column(nullable=True)
+    ended_by: str | None = string_column(128)
+    deleted_at: datetime | None = instant_column(nullable=True)
+    deleted_by: str | None = string_column(128)

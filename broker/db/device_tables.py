@@ -8,7 +8,14 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, UniqueConstraint
 from sqlmodel import Column, Field, SQLModel
 
-from broker.db.tables import _id, _instant, _json, _str, _text, _where
+from broker.db.columns import (
+    id_column,
+    instant_column,
+    json_column,
+    partial_index,
+    string_column,
+    text_column,
+)
 
 
 class AdmissionRow(SQLModel, table=True):
@@ -17,19 +24,19 @@ class AdmissionRow(SQLModel, table=True):
     __tablename__ = "device_admission"
     __table_args__ = (
         # What every listener reads every second.
-        _where("ix_device_admission_open", "until", holds="ended_at IS NULL"),
+        partial_index("ix_device_admission_open", "until", holds="ended_at IS NULL"),
         Index("ix_device_admission_ae_title", "ae_title", "id"),
     )
-    id: int | None = _id()
-    ae_title: str = _str(16, nullable=False)
-    address: str = _str(64, nullable=False)
+    id: int | None = id_column()
+    ae_title: str = string_column(16, nullable=False)
+    address: str = string_column(64, nullable=False)
     """An address or a network."""
-    since: datetime = _instant()
-    until: datetime = _instant()
-    reason: str = _str(500, nullable=False)
-    actor: str = _str(128, nullable=False)
-    ended_at: datetime | None = _instant(nullable=True)
-    ended_by: str | None = _str(128)
+    since: datetime = instant_column()
+    until: datetime = instant_column()
+    reason: str = string_column(500, nullable=False)
+    actor: str = string_column(128, nullable=False)
+    ended_at: datetime | None = instant_column(nullable=True)
+    ended_by: str | None = string_column(128)
 
 
 class KnockRow(SQLModel, table=True):
@@ -40,15 +47,15 @@ class KnockRow(SQLModel, table=True):
         UniqueConstraint("ae_title", "called_ae_title", "address", "reason"),
         Index("ix_device_knock_address", "address"),
     )
-    id: int | None = _id()
-    ae_title: str = _str(16, nullable=False)
-    called_ae_title: str = _str(16, nullable=False)
-    address: str = _str(64, nullable=False)
-    reason: str = _str(16, nullable=False)
+    id: int | None = id_column()
+    ae_title: str = string_column(16, nullable=False)
+    called_ae_title: str = string_column(16, nullable=False)
+    address: str = string_column(64, nullable=False)
+    reason: str = string_column(16, nullable=False)
     """See domain.knocks."""
     number: int = Field(sa_column=Column(BigInteger, nullable=False))
-    first_at: datetime = _instant()
-    last_at: datetime = _instant(index=True)
+    first_at: datetime = instant_column()
+    last_at: datetime = instant_column(index=True)
 
 
 class SignRow(SQLModel, table=True):
@@ -56,15 +63,15 @@ class SignRow(SQLModel, table=True):
 
     __tablename__ = "device_sign"
     __table_args__ = (UniqueConstraint("ae_title", "what"),)
-    id: int | None = _id()
-    ae_title: str = _str(16, nullable=False)
-    what: str = _str(8, nullable=False)
+    id: int | None = id_column()
+    ae_title: str = string_column(16, nullable=False)
+    what: str = string_column(8, nullable=False)
     """echo, list, exam or images."""
-    at: datetime = _instant(index=True)
+    at: datetime = instant_column(index=True)
     status: int = 0
     """DIMSE status it was answered."""
-    detail: str = _str(100, nullable=False)
-    address: str = _str(64, nullable=False)
+    detail: str = string_column(100, nullable=False)
+    address: str = string_column(64, nullable=False)
 
 
 class ConversationRow(SQLModel, table=True):
@@ -72,14 +79,14 @@ class ConversationRow(SQLModel, table=True):
 
     __tablename__ = "device_conversation"
     __table_args__ = (Index("ix_device_conversation_ae_title", "ae_title", "id"),)
-    id: int | None = _id()
-    ae_title: str = _str(16, nullable=False)
-    association: str = _str(64, nullable=False)
-    address: str = _str(64, nullable=False)
-    implementation: str = _str(100, nullable=False)
-    began_at: datetime = _instant()
-    ended_at: datetime = _instant()
-    served: dict[str, Any] = _json()
+    id: int | None = id_column()
+    ae_title: str = string_column(16, nullable=False)
+    association: str = string_column(64, nullable=False)
+    address: str = string_column(64, nullable=False)
+    implementation: str = string_column(100, nullable=False)
+    began_at: datetime = instant_column()
+    ended_at: datetime = instant_column()
+    served: dict[str, Any] = json_column()
     """What was asked for, and how often."""
     refused: int = 0
-    end: str | None = _text()
+    end: str | None = text_column()

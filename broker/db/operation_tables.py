@@ -8,22 +8,30 @@ from typing import Any
 from sqlalchemy import String
 from sqlmodel import Column, Field, SQLModel
 
-from broker.db.tables import Id, _id, _instant, _json, _str, _text, _where
+from broker.db.columns import (
+    Id,
+    id_column,
+    instant_column,
+    json_column,
+    partial_index,
+    string_column,
+    text_column,
+)
 
 
 class BulkOperationRow(SQLModel, table=True):
     """One act on many deliveries, worked off in slices; the row says how far it is."""
 
     __tablename__ = "bulk_operation"
-    __table_args__ = (_where("ix_bulk_operation_open", "id", holds="state = 'RUNNING'"),)
-    id: int | None = _id()
-    act: str = _str(16, nullable=False)
+    __table_args__ = (partial_index("ix_bulk_operation_open", "id", holds="state = 'RUNNING'"),)
+    id: int | None = id_column()
+    act: str = string_column(16, nullable=False)
     """retry, cancel, release, retarget or priority."""
-    selection: dict[str, Any] = _json()
-    arguments: dict[str, Any] = _json()
-    actor: str = _str(128, nullable=False)
-    reason: str | None = _text()
-    state: str = _str(16, nullable=False)
+    selection: dict[str, Any] = json_column()
+    arguments: dict[str, Any] = json_column()
+    actor: str = string_column(128, nullable=False)
+    reason: str | None = text_column()
+    state: str = string_column(16, nullable=False)
     """RUNNING, DONE, STOPPED."""
     expected: int = 0
     """What the preview counted."""
@@ -31,10 +39,10 @@ class BulkOperationRow(SQLModel, table=True):
     """Id of the last delivery that was looked at."""
     changed: int = 0
     skipped: int = 0
-    skipped_why: dict[str, Any] = _json()
+    skipped_why: dict[str, Any] = json_column()
     """Why those were left alone: reason -> number."""
-    created_at: datetime = _instant()
-    updated_at: datetime = _instant()
+    created_at: datetime = instant_column()
+    updated_at: datetime = instant_column()
 
 
 class IdempotencyKeyRow(SQLModel, table=True):
@@ -42,10 +50,10 @@ class IdempotencyKeyRow(SQLModel, table=True):
 
     __tablename__ = "idempotency_key"
     key: str = Field(sa_column=Column(String(200), primary_key=True))
-    fingerprint: str = _str(64, nullable=False)
+    fingerprint: str = string_column(64, nullable=False)
     """SHA-256 of what was asked: one key stands for one request."""
     subject: int | None = Field(default=None, sa_column=Column(Id, nullable=True))
     """Row that was made."""
-    answer: str | None = _text()
+    answer: str | None = text_column()
     """What was answered, as JSON; NULL: not yet, or that was lost."""
-    expires_at: datetime = _instant(index=True)
+    expires_at: datetime = instant_column(index=True)

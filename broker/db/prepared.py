@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
-from broker.db.tables import UtcDateTime
+from broker.db.columns import UtcDateTime
 
 Convert = Callable[[Any], Any]
 Values = Mapping[str, Any]

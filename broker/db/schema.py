@@ -10,20 +10,37 @@ from broker.db import (
     audit_tables,
     capture_tables,
     configuration_tables,
+    delivery_tables,
     device_tables,
+    image_tables,
+    message_tables,
     operation_tables,
+    order_tables,
+    performed_tables,
     probe_tables,
-    tables,
+    system_tables,
     traffic_tables,
 )
 
-METADATA: MetaData = tables.PatientRow.metadata
-assert device_tables.AdmissionRow.metadata is METADATA
-assert access_tables.AccountRow.metadata is METADATA
-assert alert_tables.AlertRow.metadata is METADATA
-assert configuration_tables.ConfigurationChangeRow.metadata is METADATA
-assert operation_tables.BulkOperationRow.metadata is METADATA
-assert traffic_tables.TrafficSourceRow.metadata is METADATA
+METADATA: MetaData = order_tables.PatientRow.metadata
+_MODULES = (
+    access_tables,
+    alert_tables,
+    audit_tables,
+    capture_tables,
+    configuration_tables,
+    delivery_tables,
+    device_tables,
+    image_tables,
+    message_tables,
+    operation_tables,
+    order_tables,
+    performed_tables,
+    probe_tables,
+    system_tables,
+    traffic_tables,
+)
+"""Importing each has put its tables into METADATA."""
 
 
 def _table(name: str) -> Table:
@@ -58,16 +75,16 @@ TRAFFIC_SOURCE = _table("traffic_source")
 TRAFFIC_HOUR = _table("traffic_hour")
 TRAFFIC_MARK = _table("traffic_mark")
 MEASUREMENT = _table("measurement")
-ACCOUNT = access_tables.AccountRow.metadata.tables["account"]
+ACCOUNT = _table("account")
 WEB_SESSION = _table("web_session")
 API_TOKEN = _table("api_token")
 ADMISSION = _table("device_admission")
 KNOCK = _table("device_knock")
 SIGN = _table("device_sign")
 CONVERSATION = _table("device_conversation")
-PROBE_RUN = _table(probe_tables.ProbeRunRow.__tablename__)
+PROBE_RUN = _table("probe_run")
 ALERT = _table("alert")
 ALERT_NOTICE = _table("alert_notice")
 MAINTENANCE = _table("maintenance_window")
-AUDIT_COLLECTOR = _table(audit_tables.AuditCollectorRow.__tablename__)
-WIRE_CAPTURE = _table(capture_tables.CaptureRow.__tablename__)
+AUDIT_COLLECTOR = _table("audit_collector")
+WIRE_CAPTURE = _table("wire_capture")

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
 from sqlmodel import Column, Field, SQLModel
 
-from broker.db.tables import Id, Json, UtcDateTime
+from broker.db.columns import Id, Json, UtcDateTime
 
 
 class TrafficSourceRow(SQLModel, table=True):

@@ -31,9 +31,9 @@ from sqlalchemy import (
     union_all,
 )
 
+from broker.db.columns import UtcDateTime
 from broker.db.prepared import Prepared
 from broker.db.schema import ORDER, PATIENT, PROBE_RUN, PROCEDURE, STEP, STEP_STATION
-from broker.db.tables import UtcDateTime
 from broker.db.worklist_plan import Shape
 from broker.domain.matching import Key
 

@@ -20,7 +20,7 @@ from sqlalchemy import inspect
 
 from broker.db.engine import open_engine
 from broker.db.migrate import migrate
-from broker.db.tables import StepRow
+from broker.db.order_tables import StepRow
 from tests.attacks import dicom_content, dicom_floods, dicom_silence
 from tests.attacks.dicom_silence import Seen
 from tests.attacks.dicom_target import (

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 
+from broker.db.columns import UtcDateTime
 from broker.db.schema import METADATA
-from broker.db.tables import UtcDateTime
 
 
 def _render(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
