@@ -47,6 +47,8 @@ def test_an_account_is_found_by_its_name_and_changed(uow, reports):
     uow.commit()
     assert reports.has_accounts()
     assert reports.accounts() == [changed]
+    assert reports.accounts(since="ad") == [changed]
+    assert reports.accounts(since="adb") == []
     assert (reports.account("ada"), reports.account("bob")) == (changed, None)
 
 
@@ -106,6 +108,7 @@ def test_a_token_is_found_by_its_hash_used_and_revoked(uow, reports):
         uow.api_tokens.get(key + 1)
     uow.commit()
     assert [token.revoked_at for token in reports.api_tokens()] == [LATER]
+    assert reports.api_tokens(before=reports.api_tokens()[0].id) == []
 
 
 def test_the_last_admin_stays(engine, uow_factory, clock, tmp_path):

@@ -74,6 +74,9 @@ def test_an_administrator_captures_a_device_takes_it_away_and_removes_it(client,
     clock.advance(65)
     page = client.get("/devices/CT1").text
     assert "8 min left, until 08:10:00" in page
+    left = '<span id="left-1" hx-get="/admin/captures" hx-select="#left-1"'
+    assert left in page
+    assert left in client.get("/admin/captures").text
     assert "exams &lt;without&gt; images" in page
     speak()
     page = client.get("/admin/captures").text

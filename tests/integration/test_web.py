@@ -378,6 +378,12 @@ def test_the_rail_says_where_one_is(client, hospital, path, place):
     assert re.findall(r'aria-current="page">(\w+)', client.get(path).text) == [place]
 
 
+def test_the_overview_of_a_new_broker_says_what_comes_next(client):
+    text = client.get("/").text
+    assert ">Nothing has come yet</h1>" in text
+    assert "All is flowing" not in text
+
+
 def test_the_overview_is_calm_when_nothing_is_wrong(client, store):
     store(lambda uow: a_stored_entry(uow, 1))
     assert ">All is flowing. 1 order, 0 deliveries today.</h1>" in client.get("/").text

@@ -1,6 +1,7 @@
 """The door of the pages: every route for every role, sessions, the first run, proxies, and what attacks find there."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -680,6 +681,29 @@ def test_an_admin_adds_changes_and_disables_accounts_on_one_page(app, board):  #
     only = press(browser, "/admin/accounts/admin/disable")
     assert (only.status_code, "only admin" in only.text) == (409, True)
     assert {event["actor"] for event in events(board, "account disabled")} == {"admin"}
+
+
+def test_many_accounts_and_tokens_are_shown_in_parts_and_found_by_a_beginning(app, board, store):  # noqa: F811
+    now, life = board.clock.now(), timedelta(days=1)
+
+    def add(uow):
+        for n in range(60):
+            uow.accounts.add(f"p{n:02}", Role.VIEWER, "none", now=now)
+            uow.api_tokens.add(
+                n.to_bytes(32), f"t{n:02}", Role.VIEWER, issued_by="p00", now=now, expires_at=now + life
+            )
+
+    store(add)
+    browser = signed_in(app)
+    first = browser.get("/admin").text
+    assert (first.count("<summary>Change "), first.count('data-l="Id"')) == (50, 50)
+    further = [html.unescape(link) for link in re.findall(r'rel="next" href="([^"]+)"', first)]
+    accounts, tokens = (browser.get(link).text for link in further)
+    assert (accounts.count("<summary>Change "), tokens.count('data-l="Id"')) == (60 + 3 - 50, 10)
+    found = re.findall(r"<summary>Change (\w+)", browser.get("/admin?name=P5").text)
+    assert found[:2] == ["p50", "p51"]
+    assert "Nothing fits" in browser.get("/admin?name=zzz").text
+    assert browser.get("/admin?before=x").status_code == 422
 
 
 def test_a_token_is_shown_once_and_revoked(app):

@@ -56,6 +56,7 @@ def test_a_long_list_is_turned_by_cursor_and_keeps_its_filters(client, store):  
     first = client.get("/messages?outcome=accepted&sender=RIS").text
     older = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
     assert older.startswith("?outcome=accepted&sender=RIS&before=")
+    assert '<option value="RIS" selected>RIS</option>' in first
     second = client.get(f"/messages{older}").text
     assert (first.count('data-l="Message"'), second.count('data-l="Message"')) == (ROWS, 2)
 

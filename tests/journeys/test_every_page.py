@@ -293,3 +293,21 @@ def test_every_page_of_a_full_broker_is_free_of_what_axe_finds_and_runs_nothing(
         wrong += look(re.sub(r"{(\w+)}", lambda found: str(ids[found[1]]), path))
         assert tab.title() != "run", path
     assert not wrong, "\n".join(wrong)
+
+
+def test_paper_shows_tables_as_a_desk_does(look, full):
+    """A sheet is as narrow as a phone, but nobody scrolls on it."""
+    look.tab.emulate_media(media="print")
+    look.tab.set_viewport_size({"width": 718, "height": 1000})
+    for path, rows in (
+        (f"/worklist/print?date={full['day']}", 2),
+        ("/devices/CT1/passport", 5),
+        ("/handover", 0),
+    ):
+        look.tab.goto(path)
+        assert look.tab.evaluate(TOO_WIDE) == []
+        shown = look.tab.evaluate(
+            "() => [...document.querySelectorAll('thead, tbody tr')].map(e => getComputedStyle(e).display)"
+        )
+        assert len(shown) >= rows
+        assert set(shown) <= {"table-header-group", "table-row"}

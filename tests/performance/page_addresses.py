@@ -130,6 +130,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "do=retry&since={six_days_ago}",
     ),
     "/operations": ("before=1000",),
+    "/admin": ("name=person150", "before=20"),
     "/api/operations": ("before=1000&limit=500",),
     "/devices": ("all_knocks=true",),
     "/api/knocks": ("limit=500",),

@@ -27,11 +27,13 @@ class AccountReports(Reader):
         with self._reading() as connection:
             return connection.execute(select(ACCOUNT.c.id).limit(1)).first() is not None
 
-    def accounts(self) -> Sequence[Account]:
-        """List accounts by name."""
+    def accounts(self, *, since: str = "", limit: int = MAX_ROWS) -> Sequence[Account]:
+        """List accounts by name, from a name or a beginning of one on."""
+        asked = select(ACCOUNT).order_by(ACCOUNT.c.name).limit(max(0, min(limit, MAX_ROWS)))
+        if since:
+            asked = asked.where(ACCOUNT.c.name >= since)
         with self._reading() as connection:
-            rows = mappings(connection, select(ACCOUNT).order_by(ACCOUNT.c.name).limit(MAX_ROWS))
-            return [account_of(row) for row in rows]
+            return [account_of(row) for row in mappings(connection, asked)]
 
     def account(self, name: str) -> Account | None:
         """Answer the account of a name."""
@@ -74,11 +76,13 @@ class AccountReports(Reader):
             rows = mappings(connection, select(API_TOKEN).where(API_TOKEN.c.token_hash == token_hash))
             return api_token_of(rows[0]) if rows else None
 
-    def api_tokens(self) -> Sequence[ApiToken]:
+    def api_tokens(self, *, before: int | None = None, limit: int = MAX_ROWS) -> Sequence[ApiToken]:
         """List tokens, newest first."""
+        asked = select(API_TOKEN).order_by(API_TOKEN.c.id.desc()).limit(max(0, min(limit, MAX_ROWS)))
+        if before is not None:
+            asked = asked.where(API_TOKEN.c.id < before)
         with self._reading() as connection:
-            rows = mappings(connection, select(API_TOKEN).order_by(API_TOKEN.c.id.desc()).limit(MAX_ROWS))
-            return [api_token_of(row) for row in rows]
+            return [api_token_of(row) for row in mappings(connection, asked)]
 
     def api_tokens_of(self, keys: Sequence[int]) -> Sequence[ApiToken]:
         """Answer those of some ids."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from broker.domain.access import Role
@@ -22,14 +22,23 @@ from broker.workflow.audit_port import AuditQuestion
 
 router = APIRouter()
 ROWS = 100
+ACCOUNTS = TOKENS = 50
+"""Shown at once."""
 _KINDS = [name.value for name in EventName]
 Fields = Annotated[Mapping[str, str], Depends(security.form_of)]
 
 
 @router.get("/admin")
-def admin(request: Request, board: TheDashboard, pages: ThePages, _: TheAdmin) -> Response:
-    """Show accounts and tokens."""
-    return _page(request, board, pages)
+def admin(
+    request: Request,
+    board: TheDashboard,
+    pages: ThePages,
+    _: TheAdmin,
+    name: Annotated[str, Query(max_length=64, pattern=r"^[^\x00]*$")] = "",
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
+) -> Response:
+    """Show accounts from a name on, tokens, and who is signed in."""
+    return _page(request, board, pages, name=name.strip().lower(), before=before)
 
 
 @router.post("/admin/accounts")
@@ -219,14 +228,22 @@ def _page(
     at: str = "",
     typed: Mapping[str, str] | None = None,
     made: str = "",
+    name: str = "",
+    before: int | None = None,
 ) -> Response:
+    accounts = board.access.reports.accounts(since=name, limit=ACCOUNTS + 1)
+    tokens = board.access.reports.api_tokens(before=before, limit=TOKENS + 1)
     kept = {key: (typed or {}).get(key, "")[:64] for key in ("name", "label", "role", "days")}
     return pages.render(
         request,
         "admin.html",
         status_code=error.http_status if error else 200,
-        accounts=board.access.reports.accounts(),
-        tokens=board.access.reports.api_tokens(),
+        accounts=accounts[:ACCOUNTS],
+        name=name,
+        following=accounts[ACCOUNTS].name if len(accounts) > ACCOUNTS else "",
+        tokens=tokens[:TOKENS],
+        before=before,
+        older=tokens[TOKENS - 1].id if len(tokens) > TOKENS else None,
         sessions=board.access.sign_in.open_sessions(),
         roles=[role.value for role in Role],
         problem=str(error) if error else "",
