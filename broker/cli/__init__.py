@@ -38,6 +38,7 @@ from broker.cli import (
     users,
     worklist,
 )
+from broker.cli.context import tell
 from broker.errors import BrokerError
 
 app = typer.Typer(
@@ -103,7 +104,7 @@ def main() -> None:
     try:
         app()
     except BrokerError as error:
-        print(f"broker: {error}", file=sys.stderr)
+        tell(f"broker: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         # A folder that is missing, full, read-only or not ours; anything else is a bug and shows its traceback.

@@ -16,6 +16,7 @@ from broker.cli.context import (
     open_cli,
     plain,
     show,
+    tell,
 )
 from broker.cli.users import caller
 
@@ -56,7 +57,7 @@ def show_(
         show([{**plain(alert), "notices": notices}], as_json=True, columns=())
         return
     show([alert], as_json=False, columns=[*_COLUMNS, "state"])
-    print(alert.action)
+    tell(alert.action)
     show(notices, as_json=False, columns=["created_at", "channel", "notice", "state", "attempts", "said"])
 
 
@@ -71,7 +72,7 @@ def ack(
     with open_cli(config, data_dir) as broker:
         is_new = broker.alerts.acknowledge(alert_id, actor=caller().name)
         alert = broker.reports.alert(alert_id)
-    print(f"{alert_id}: in hand of {alert.acknowledged_by}{'' if is_new else ' already'}")
+    tell(f"{alert_id}: in hand of {alert.acknowledged_by}{'' if is_new else ' already'}")
 
 
 @app.command("test")
@@ -85,6 +86,6 @@ def try_channels(
     with open_cli(config, data_dir) as broker:
         said = broker.alerts.test(channel)
     for name, problem in said.items():
-        print(f"{name}: {problem or 'handed over'}")
+        tell(f"{name}: {problem or 'handed over'}")
     if any(said.values()):
         raise typer.Exit(1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -60,19 +61,37 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
 def show(rows: Sequence[Any], *, as_json: bool, columns: Iterable[str]) -> None:
     """Print rows as a list of JSON objects, or `columns` of them as a table."""
     if as_json:
-        print(json.dumps([plain(row) for row in rows], indent=2, ensure_ascii=False))
+        tell_json(rows)
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     names = list(columns)
     table = Table(*(name.replace("_", " ") for name in names), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         values = plain(row)
-        table.add_row(*(_text(values.get(name)) for name in names))
+        # As it is: what a peer wrote in brackets is no markup of ours.
+        table.add_row(*(Text(_text(values.get(name))) for name in names))
     # Not a terminal: wide enough that nothing is cut.
     Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def tell(text: str, *, file: TextIO | None = None) -> None:
+    """Print lines that may repeat what a peer wrote."""
+    # As JSON escapes it, so that JSON stays what it is.
+    active = {
+        ord(char): json.dumps(char)[1:-1]
+        for char in set(text)
+        if char not in "\n\t" and not _is_harmless(char)
+    }
+    print(text.translate(active), file=file)
+
+
+def tell_json(value: Any) -> None:
+    """Print a value as JSON."""
+    tell(json.dumps(plain(value), indent=2, ensure_ascii=False))
 
 
 def plain(value: Any) -> Any:
@@ -101,5 +120,9 @@ def _text(value: Any) -> str:
         return ", ".join(_text(item) for item in value)
     if isinstance(value, dict):
         return " ".join(f"{item}" for item in value.values())
-    # Control characters of a peer must not reach the terminal.
-    return "".join(char if char.isprintable() else "·" for char in str(value))
+    return "".join(char if _is_harmless(char) else "·" for char in str(value))
+
+
+def _is_harmless(char: str) -> bool:
+    """Tell what a terminal shows from what it acts on: no control character of a peer must reach it."""
+    return char.isprintable() or unicodedata.category(char) == "Zs"

@@ -19,6 +19,7 @@ from broker.cli.context import (
     open_cli,
     progress,
     show,
+    tell,
 )
 from broker.cli.users import caller
 from broker.cli.viewing import listed, opened
@@ -110,7 +111,7 @@ def show_(
         return
     show([line], as_json=False, columns=_COLUMNS)
     if line.cause:
-        print(cause_named(line.cause).advice)
+        tell(cause_named(line.cause).advice)
     show(entries, as_json=False, columns=["at", "what", "actor", "details"])
     show(
         items, as_json=False, columns=["item", "sop_instance_uid", "state", "wire_status", "reason", "sends"]
@@ -139,10 +140,10 @@ def _each(ids: list[int], choice: Choice, config: Path, data_dir: Path) -> None:
         for delivery in ids:
             try:
                 broker.actions.act(delivery, asked)
-                print(f"{delivery}: {broker.reports.delivery(delivery).state}")
+                tell(f"{delivery}: {broker.reports.delivery(delivery).state}")
             except BrokerError as error:
                 failed = True
-                print(f"{delivery}: {error}")
+                tell(f"{delivery}: {error}")
     if failed:
         raise typer.Exit(1)
 
@@ -160,20 +161,20 @@ def _many(filters: DeliveryFilters, choice: Choice, config: Path, data_dir: Path
         )
         told = broker.actions.preview(wanted)
         about = "" if told.seconds is None else f", about {words(timedelta(seconds=told.seconds))}"
-        print(
+        tell(
             f"{choice.act.value}: {counted(told.deliveries, 'delivery')}, {counted(told.images, 'image')},"
             f" {sized(told.bytes)}{about}"
         )
         for left in told.excluded:
-            print(f"left as they are: {counted(left.deliveries, 'delivery')}: {left.why}")
+            tell(f"left as they are: {counted(left.deliveries, 'delivery')}: {left.why}")
         if not is_meant:
-            print("Nothing has happened; --yes does it.")
+            tell("Nothing has happened; --yes does it.")
             return
         operation = broker.actions.start(replace(wanted, selection=told.selection, expected=told.deliveries))
         with progress(choice.act.value) as done:
             while (now := broker.actions.advance(operation)).state is BulkState.RUNNING:
                 done(now.changed, told.deliveries)
-        print(f"operation {operation}: {now.changed} changed, {now.skipped} left as they are")
+        tell(f"operation {operation}: {now.changed} changed, {now.skipped} left as they are")
 
 
 def _add_act(act: Act, about: str) -> None:

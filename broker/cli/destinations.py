@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    open_cli,
+    show,
+    tell,
+)
 from broker.cli.users import caller
 from broker.cli.viewing import listed
 from broker.workflow.destination_view import read_destination
@@ -79,19 +88,19 @@ def show_(
         return
     show([view.line], as_json=False, columns=_COLUMNS)
     if facts is None:
-        print("It is not in the site file any more.")
+        tell("It is not in the site file any more.")
     for key, value in facts.settings.items() if facts else ():
-        print(f"{key:24}  {value}")
+        tell(f"{key:24}  {value}")
     if view.test.check is not None:
         said = view.test.check.said
-        print(f"last test {view.test.check.at:%Y-%m-%d %H:%M:%S}Z: {said.get('detail') or said.get('state')}")
+        tell(f"last test {view.test.check.at:%Y-%m-%d %H:%M:%S}Z: {said.get('detail') or said.get('state')}")
     for about, rows, columns in (
         ("errors of a day", view.failures, ["title", "tries", "last", "example"]),
         ("dead", view.causes, ["cause", "deliveries", "oldest", "advice"]),
         ("last tries", view.conversation, ["at", "delivery", "outcome", "attempt", "reason", "duration_s"]),
     ):
         if rows:
-            print(f"\n{about}")
+            tell(f"\n{about}")
             show(rows, as_json=False, columns=columns)
 
 
@@ -111,7 +120,7 @@ def _add_hold(name: str, about: str, done: str) -> None:
             end = until.replace(tzinfo=broker.zone) if until else None
             hold = broker.actions.drain if name == "drain" else broker.actions.pause
             hold(destination, Hold(caller().name, reason, end))
-        print(f"{destination}: {done}")
+        tell(f"{destination}: {done}")
 
 
 _add_hold("pause", "Hold a destination; its deliveries wait.", "paused")
@@ -123,4 +132,4 @@ def resume(name: str, *, config: ConfigOption = CONFIG, data_dir: DataDirOption 
     """Let a paused destination go on."""
     with open_cli(config, data_dir) as broker:
         broker.actions.resume(name, actor=caller().name)
-    print(f"{name}: up")
+    tell(f"{name}: up")

@@ -15,6 +15,7 @@ from broker.cli.context import (
     LimitOption,
     open_cli,
     show,
+    tell,
 )
 from broker.cli.users import caller
 from broker.cli.viewing import listed
@@ -78,9 +79,9 @@ def show_(
         )
         return
     if found is not None:
-        print(f"{ae_title}: {found['state']}{'; ' + found['rhythm'] if found['rhythm'] else ''}")
+        tell(f"{ae_title}: {found['state']}{'; ' + found['rhythm'] if found['rhythm'] else ''}")
     for one in refused:
-        print(
+        tell(
             f"refused {one['number']}x, last {one['last_at']:%Y-%m-%d %H:%M:%S}Z: {one['why']}. {one['advice']}"
         )
     show(talks, as_json=False, columns=["began_at", "address", "served", "refused", "end", "implementation"])
@@ -134,7 +135,7 @@ def admit(
     with open_cli(config, data_dir) as broker:
         admitted = broker.actions.admit(Welcome(ae_title, address, hours(for_hours), reason, caller().name))
         until = admitted.until.astimezone(broker.zone)
-    print(f"{admitted.id}: {admitted.ae_title} at {admitted.address} is let in until {until:%Y-%m-%d %H:%M}")
+    tell(f"{admitted.id}: {admitted.ae_title} at {admitted.address} is let in until {until:%Y-%m-%d %H:%M}")
 
 
 @app.command("end")
@@ -142,7 +143,7 @@ def end(admission: int, *, config: ConfigOption = CONFIG, data_dir: DataDirOptio
     """Let a device in no longer."""
     with open_cli(config, data_dir) as broker:
         ended = broker.actions.end_admission(admission, actor=caller().name)
-    print(f"{admission}: {'ended' if ended else 'was over already'}")
+    tell(f"{admission}: {'ended' if ended else 'was over already'}")
 
 
 @app.command("passport")
@@ -161,9 +162,9 @@ def passport(
     if as_json:
         show([found], as_json=True, columns=())
         return
-    print(f"Its own AE title      {found.ae_title}")
-    print(f"Address               {found.host or 'any address of this machine'}")
+    tell(f"Its own AE title      {found.ae_title}")
+    tell(f"Address               {found.host or 'any address of this machine'}")
     for one in found.settings:
-        print(f"{one.name:20}  {one.value}{'  (' + one.about + ')' if one.about else ''}")
+        tell(f"{one.name:20}  {one.value}{'  (' + one.about + ')' if one.about else ''}")
     for service in found.services:
-        print(f"\n{service.name}, port {service.port}\n  {service.sop_class}\n  {service.transfer_syntaxes}")
+        tell(f"\n{service.name}, port {service.port}\n  {service.sop_class}\n  {service.transfer_syntaxes}")

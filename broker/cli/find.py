@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -15,8 +14,9 @@ from broker.cli.context import (
     DataDirOption,
     JsonOption,
     open_cli,
-    plain,
     show,
+    tell,
+    tell_json,
 )
 from broker.cli.users import caller
 from broker.workflow.shown import shown_by
@@ -50,15 +50,15 @@ def find(
             caller(), shown_by(findings.groups), page="broker find", listed=True, searched=wanted.strip()
         )
     if as_json:
-        print(json.dumps(plain(findings), indent=2, ensure_ascii=False))
+        tell_json(findings)
         return
     for found in findings.groups:
         more = "" if found.counted_all else "more than "
-        print(f"{found.group.value}: {more}{found.count}")
+        tell(f"{found.group.value}: {more}{found.count}")
         for name, columns in _COLUMNS.items():
             if rows := getattr(found, name):
                 show(rows, as_json=False, columns=columns)
         for title in found.devices:
-            print(f"  {title}")
+            tell(f"  {title}")
     if not findings.groups:
-        print("Nothing is known under that name, number or UID.")
+        tell("Nothing is known under that name, number or UID.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -14,8 +13,8 @@ from broker.cli.context import (
     DataDirOption,
     JsonOption,
     open_cli,
-    plain,
     show,
+    tell_json,
 )
 
 
@@ -40,6 +39,6 @@ def handover(
         begin = read_since(since, clock=broker.clock)
         told = read_handover(broker.reports, since=begin, clock=broker.clock, zone=broker.zone)
     if as_json:
-        print(json.dumps(plain(told), indent=2, ensure_ascii=False))
+        tell_json(told)
         return
     show(told.lines, as_json=False, columns=["about", "word", "text"])

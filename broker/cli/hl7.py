@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    tell,
+)
 
 app = typer.Typer(name="hl7", help="HL7 v2 messages.", no_args_is_help=True)
 
@@ -36,7 +42,7 @@ def send(
     for file in files:
         for message in read_messages(file.read_bytes()):
             answer = send_message(message, options)
-            print(f"{file.name}: {answer.code} {answer.text}".rstrip())
+            tell(f"{file.name}: {answer.code} {answer.text}".rstrip())
             accepted &= answer.code in {"AA", "CA"}
     if not accepted:
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from broker.cli.context import (
     LimitOption,
     open_cli,
     show,
+    tell,
 )
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
@@ -78,9 +79,9 @@ def show_(
             found = broker.reports.message(message_id)
             raw, answer, shown = found.raw, found.answer, _message(found)
         opened(broker, shown, command="messages show")
-    print(raw.decode("utf-8", "backslashreplace").replace("\r", "\n"))
+    tell(raw.decode("utf-8", "backslashreplace").replace("\r", "\n"))
     if answer:
-        print(answer.decode("utf-8", "backslashreplace").replace("\r", "\n"))
+        tell(answer.decode("utf-8", "backslashreplace").replace("\r", "\n"))
 
 
 @app.command("sent")
@@ -119,9 +120,9 @@ def explain(
         opened(broker, _message(found), command="messages explain")
         again = BrokerInsight(broker).read_again(found.raw)
     if not as_json and again.ignored:
-        print(f"{again.ignored} asks for nothing here.")
+        tell(f"{again.ignored} asks for nothing here.")
     for problem in () if as_json else again.problems:
-        print(f"{problem['place']}: {problem['text']}")
+        tell(f"{problem['place']}: {problem['text']}")
     show(again.values, as_json=as_json, columns=["level", "keyword", "value", "source"])
 
 

@@ -15,6 +15,7 @@ from broker.cli.context import (
     LimitOption,
     open_cli,
     show,
+    tell,
 )
 from broker.cli.users import caller
 from broker.cli.viewing import selected
@@ -56,7 +57,7 @@ def show_(
     row = told_operation(found)
     show([row], as_json=as_json, columns=_COLUMNS)
     for why, number in () if as_json else row["skipped_why"].items():
-        print(f"left as they are: {number}: {why}")
+        tell(f"left as they are: {number}: {why}")
 
 
 @app.command("stop")
@@ -69,4 +70,4 @@ def stop(
     """Do no more of it; what is done stays done."""
     with open_cli(config, data_dir) as broker:
         stopped = broker.actions.stop(operation_id, actor=caller().name)
-    print(f"operation {operation_id}: {'stopped' if stopped else 'was over'}")
+    tell(f"operation {operation_id}: {'stopped' if stopped else 'was over'}")

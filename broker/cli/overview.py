@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from broker.cli.context import (
@@ -13,8 +11,8 @@ from broker.cli.context import (
     DataDirOption,
     JsonOption,
     open_cli,
-    plain,
     show,
+    tell_json,
 )
 
 
@@ -40,7 +38,7 @@ def overview(
             zone=broker.zone,
         )
     if as_json:
-        print(json.dumps(plain(stands), indent=2, ensure_ascii=False))
+        tell_json(stands)
         return
     if stands.troubles:
         show(stands.troubles, as_json=False, columns=["word", "headline", "detail", "action"])

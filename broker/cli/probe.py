@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -16,6 +15,8 @@ from broker.cli.context import (
     open_cli,
     plain,
     show,
+    tell,
+    tell_json,
 )
 
 
@@ -47,10 +48,10 @@ def probe(
         run = Prober(broker).run(actor=caller().name)
     assert run is not None  # without an interval there is always one
     if as_json:
-        print(json.dumps(plain(run) | {"ok": run.ok, "seconds": round(run.seconds, 3)}, indent=2))
+        tell_json(plain(run) | {"ok": run.ok, "seconds": round(run.seconds, 3)})
     else:
         for hop in run.hops:
-            print(f"{'✓' if hop.ok else '✗'} {hop.name:<9} {hop.seconds:7.3f} s  {hop.detail}")
-        print("every hop held" if run.ok else f"failed at: {run.failed_hop}")
+            tell(f"{'✓' if hop.ok else '✗'} {hop.name:<9} {hop.seconds:7.3f} s  {hop.detail}")
+        tell("every hop held" if run.ok else f"failed at: {run.failed_hop}")
     if not run.ok:
         raise typer.Exit(1)

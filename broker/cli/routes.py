@@ -17,6 +17,7 @@ from broker.cli.context import (
     open_cli,
     plain,
     show,
+    tell,
 )
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
@@ -54,11 +55,11 @@ def _tell(verdicts: Sequence[ExplainedRoute], *, as_json: bool) -> None:
         for verdict in map(plain, verdicts):
             targets = ", ".join(verdict["destinations"])
             mark = f"matched {verdict['instances']} → {targets}" if verdict["matched"] else "did not match"
-            print(f"{verdict['route']}: {mark}")
+            tell(f"{verdict['route']}: {mark}")
             for clause in verdict["clauses"]:
-                print(f"  {'✓' if clause['holds'] else '✗'} {clause['clause']}   {clause['seen']}")
+                tell(f"  {'✓' if clause['holds'] else '✗'} {clause['clause']}   {clause['seen']}")
     if not verdicts:
-        print("nothing is known of it")
+        tell("nothing is known of it")
         raise typer.Exit(1)
 
 

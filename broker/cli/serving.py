@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, open_cli
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    open_cli,
+    tell,
+)
 from broker.importing import staying
 
 
@@ -61,6 +68,6 @@ def health(
     with open_cli(config, data_dir) as broker:
         parts = [part for part in read_health(broker) if role is None or part.name == role]
     for part in parts:
-        print(f"{part.name}: {'ok' if part.ok else 'FAILING'}: {part.detail}")
+        tell(f"{part.name}: {'ok' if part.ok else 'FAILING'}: {part.detail}")
     if not parts or not all(part.ok for part in parts):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from broker.cli.context import (
     LimitOption,
     open_cli,
     show,
+    tell,
 )
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
@@ -92,14 +93,14 @@ def print_(
             lines.extend(page)
         listed(broker, lines, command="worklist print")
         site = broker.loaded.site.site.name
-    print(f"{site} · worklist of {date or 'all days'} · printed {now:%Y-%m-%d %H:%M} · {len(lines)} steps")
+    tell(f"{site} · worklist of {date or 'all days'} · printed {now:%Y-%m-%d %H:%M} · {len(lines)} steps")
     stations = sorted({station for line in lines for station in line.station_ae_titles or ("no station",)})
     for station in stations:
-        print(f"\n{station}\n{'-' * len(station)}")
+        tell(f"\n{station}\n{'-' * len(station)}")
         for line in lines:
             if station not in (line.station_ae_titles or ("no station",)):
                 continue
-            print(
+            tell(
                 f"{(line.start or 'no date'):16}  {line.patient_name:32.32}  {line.birth_date or '':8}  "
                 f"{line.patient_id:14}  {line.accession_number or '':16}  {line.modality or '':3}  "
                 f"{line.description:40.40}  {line.status}"
@@ -136,10 +137,10 @@ def explain(
         show(sights, as_json=True, columns=())
         return
     if last is None:
-        print(f"{device} is not among the recent queries: is its worklist set to this broker?")
+        tell(f"{device} is not among the recent queries: is its worklist set to this broker?")
     for sight in sights:
-        print(f"step {sight.sps_id}: {'yes' if sight.seen else 'no'}")
+        tell(f"step {sight.sps_id}: {'yes' if sight.seen else 'no'}")
         for clause in sight.clauses:
-            print(f"  {'✓' if clause.holds else '✗'} {clause.text}")
+            tell(f"  {'✓' if clause.holds else '✗'} {clause.text}")
     if not sights:
-        print("The order has no step to be shown.")
+        tell("The order has no step to be shown.")

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import string
 import subprocess
 from contextlib import nullcontext, suppress
 
@@ -10,9 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from broker.cli import app
+from broker.domain.knocks import KnockReason
 from broker.errors import BrokerError
-from tests.api_site import STUDY, api_site, program
+from broker.workflow.devices_port import KnockKey, Knocks
+from tests.api_site import ORM, STUDY, api_site, program
 from tests.broker_process import BROKER
+from tests.builders import a_message
 
 LISTS = {
     "alerts list": "/api/alerts",
@@ -92,6 +96,25 @@ def test_a_list_has_the_rows_and_keys_of_the_api(run, client, command):
 def test_one_thing_is_shown_to_people_and_to_programs(run, command):
     assert run(command).stdout.strip()
     assert json.loads(run(command, "--json").stdout)
+
+
+def test_what_a_peer_wrote_is_no_markup_and_does_nothing_to_the_terminal(site, run):
+    title, control = "[/b] [red]X :x:", "\x1b]0;owned\x07\x9b2J\u202e"
+    with site.units_of_work() as uow:
+        for name in (title, control):
+            key = KnockKey(name, "BROKER", "192.0.2.66", KnockReason.UNKNOWN_TITLE)
+            uow.devices.note_knocks([Knocks(key, 1, site.clock.now(), site.clock.now())])
+        uow.messages.add(a_message(66, raw=ORM.replace(b"JOSEPH", control.encode())))
+        uow.commit()
+    table = run("devices knocks").stdout
+    assert title in table
+    listed = run("devices knocks", "--json").stdout
+    assert {title, control} <= {row["ae_title"] for row in json.loads(listed)}
+    message = max(row["message_id"] for row in json.loads(run("messages list", "--json").stdout))
+    shown = run(f"messages show {message}").stdout
+    assert "HAYDN1^\\u001b]0;owned\\u0007\\u009b2J\\u202e" in shown
+    for printed in (table, listed, shown):
+        assert not set(printed) & set(control) - set(string.printable[:-5])
 
 
 def test_deliveries_are_turned_one_by_one_and_by_filters(run, client):
