@@ -10,12 +10,14 @@ from sqlalchemy import func, select
 from broker.db.engine import reading
 from broker.db.schema import EVENT
 from broker.domain.access import Role
-from broker.domain.events import EventName
+from broker.domain.events import Event, EventName, Subject
+from broker.errors import Conflict, DatabaseUnavailable
 from broker.web.api.contract import operations
 from broker.workflow.audit_port import AuditQuestion
 from broker.workflow.reports_port import MAX_PAGE
 from tests.api_site import STUDY, api_site, program
 from tests.broker_process import wait_until
+from tests.builders import a_message
 
 SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 READS = {
@@ -199,6 +201,34 @@ def test_the_parts_of_every_list_are_the_list(client, document):
             assert timeless(row for part in parts for row in part) == timeless(whole), f"{path} by {limit}"
             assert all(len(part) == limit for part in parts[:-1]), path
             assert parts[-1] or len(parts) == 1, f"{path}: a next part that is empty"
+
+
+def test_senders_alike_but_for_their_address_come_once_each(site, client):
+    with site.units_of_work() as uow:
+        for number in (1, 2, 3):
+            uow.messages.add(
+                a_message(
+                    70 + number,
+                    sending_application="R" * 150,
+                    sending_facility="F" * 150,
+                    peer=f"192.0.2.{number}:2575",
+                    received_at=site.clock.now(),
+                )
+            )
+        uow.commit()
+    whole = client.get("/api/sources").json()
+    assert sum(row["name"] == "R" * 150 for row in whole) == 3
+    assert timeless(row for part in walk(client, "/api/sources", 1) for row in part) == timeless(whole)
+
+
+def test_the_next_part_is_an_address_whatever_the_name_in_it(site, client):
+    name, as_sent = "A ?#\u20ac", "A%20%3F%23%E2%82%AC"
+    with site.units_of_work() as uow:
+        for _ in range(2):
+            uow.record(Event(EventName.DELIVERY_CREATED, Subject.DELIVERY, 1, study_instance_uid=name))
+        uow.commit()
+    answer = client.get(f"/api/studies/{as_sent}/timeline?limit=1")
+    assert answer.headers["link"] == f'</api/studies/{as_sent}/timeline?limit=1&after=1>; rel="next"'
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import AfterValidator
@@ -40,8 +41,9 @@ class Listing:
         """Answer what is shown of `most` rows; `key` is what the next part begins behind."""
         shown = list(lines[: self.limit])
         if len(lines) > self.limit:
-            url = self._request.url.include_query_params(after=str(key(shown[-1])))
-            self._response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+            query = self._request.url.include_query_params(after=str(key(shown[-1]))).query
+            # As it came it is decoded: an AE title may hold a space.
+            self._response.headers["Link"] = f'<{quote(self._request.scope["path"])}?{query}>; rel="next"'
         return shown
 
 

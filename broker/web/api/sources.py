@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,7 +11,7 @@ from fastapi import APIRouter
 from broker.web.access import TheViewer
 from broker.web.api.reading import TheWhole, rows
 from broker.web.pages import TheDashboard
-from broker.workflow.silence import judge_sources
+from broker.workflow.silence import SourceState, judge_sources
 
 router = APIRouter()
 
@@ -18,4 +20,10 @@ router = APIRouter()
 def sources(board: TheDashboard, _: TheViewer, part: TheWhole) -> list[dict[str, Any]]:
     """List senders and devices by what their silence is worth, the silent first."""
     states = judge_sources(board.reports.sources(), now=board.clock.now(), zone=board.zone)
-    return rows(part.part(states, lambda state: f"{state.kind} {state.name} {state.facility}"))
+    return rows(part.part(states, _place))
+
+
+def _place(state: SourceState) -> str:
+    """Tell one from another; names come from peers, may be long and hold anything."""
+    known_by = [state.kind, state.name, state.facility, state.peer]
+    return sha256(json.dumps(known_by).encode()).hexdigest()
