@@ -6,11 +6,13 @@ it; where that was lost, what is asked again finds its key taken and answers how
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from broker.errors import Conflict
+from broker.errors import BrokerError, Conflict
 from broker.workflow.clock import Clock
 from broker.workflow.idempotency_port import Answer
 from broker.workflow.unit_of_work import UnitOfWork, UnitsOfWork
@@ -20,6 +22,8 @@ LIFE = timedelta(hours=24)
 OTHER_REQUEST = "This idempotency key was used for another request."
 MOST_CHARACTERS = 256 * 1024
 """Of an answer that is kept."""
+_OURS = 500
+"""From here on a status says that we failed, not that we refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,29 @@ class Requests:
             uow.keys.remember(key.value, answer)
             uow.commit()
 
-    def begin(self, key: RequestKey | None) -> None:
-        """Take a key before something that is no transaction, like talking to a peer. Raises Conflict."""
+    @contextmanager
+    def begun(self, key: RequestKey | None) -> Iterator[None]:
+        """Take a key for something that is no transaction, like talking to a peer; a refusal leaves it free.
+
+        Raises Conflict.
+        """
         if key is None:
+            yield
             return
         with self._units_of_work() as uow:
             if is_repeat(uow, key, now=self._clock.now()):
                 raise Conflict("The same request is still being answered, or its answer was lost.")
             uow.commit()
+        try:
+            yield
+        except BrokerError as error:
+            if (
+                error.http_status < _OURS
+            ):  # then it has changed nothing; what failed in between is not known to
+                with self._units_of_work() as uow:
+                    uow.keys.give_back(key.value)
+                    uow.commit()
+            raise
 
 
 def request_key(value: str, *, actor: str, asked: str) -> RequestKey:

@@ -29,6 +29,10 @@ class IdempotencyKeys(Protocol):
         """
         ...
 
+    def give_back(self, key: str) -> None:
+        """Remove a key: what it was taken for has been refused."""
+        ...
+
     def note(self, key: str, subject: int) -> None:
         """Keep the row that was made under a key."""
         ...

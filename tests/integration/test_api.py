@@ -313,6 +313,31 @@ def test_a_refused_request_leaves_its_key_free(site, client):
     client.post("/api/destinations/archive/resume")
 
 
+def test_a_refusal_of_what_is_no_transaction_leaves_its_key_free_and_a_failure_does_not(client, monkeypatch):
+    def asked(key, *refusals):
+        refused = iter(refusals)
+
+        def a_test(_self):
+            for error in refused:
+                raise error
+            return {}
+
+        monkeypatch.setattr("broker.workflow.alert_operations.AlertOperations.test", a_test)
+        headers = {"idempotency-key": key}
+        return [client.post("/api/alerts/test", headers=headers).status_code for _ in range(2)]
+
+    assert asked("not-yet", Conflict("one is running")) == [409, 200]
+    assert asked("half-way", DatabaseUnavailable("gone")) == [503, 409]
+
+
+def test_a_token_is_not_made_where_asking_twice_was_to_be_harmless(client):
+    before = len(client.get("/api/tokens").json())
+    answer = client.post("/api/tokens", json={"label": "x"}, headers={"idempotency-key": "a-token"})
+    assert (answer.status_code, len(client.get("/api/tokens").json())) == (422, before)
+    assert_problem(answer)
+    assert "Idempotency-Key" in answer.json()["detail"]
+
+
 def test_a_repeat_whose_answer_was_lost_is_not_done_again(site, client, monkeypatch):
     key = {"idempotency-key": "lost"}
     with monkeypatch.context() as patch:

@@ -85,6 +85,10 @@ class SqlIdempotencyKeys:
             raise Conflict(OTHER_REQUEST)
         return False
 
+    def give_back(self, key: str) -> None:
+        """Remove a key: what it was taken for has been refused."""
+        self._transaction.execute(delete(IDEMPOTENCY_KEY).where(IDEMPOTENCY_KEY.c.key == key))
+
     def note(self, key: str, subject: int) -> None:
         """Keep the row that was made under a key."""
         self._transaction.execute(

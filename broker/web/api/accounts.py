@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from broker.domain.access import LONGEST_TOKEN, Role
-from broker.errors import NotFound
+from broker.errors import InvalidValue, NotFound
 from broker.web.access import TheAdmin, TheViewer
+from broker.web.api.once import HEADER
 from broker.web.api.reading import TheIds, TheWhole
 from broker.web.pages import Id, Name, TheDashboard
 from broker.workflow.accounts_port import Account, ApiToken, Session
@@ -202,8 +203,10 @@ def tokens(board: TheDashboard, _: TheAdmin, part: TheWhole) -> list[TokenLine]:
 
 
 @router.post("/api/tokens", status_code=201)
-def issue(board: TheDashboard, who: TheAdmin, wanted: NewToken) -> IssuedToken:
-    """Make a token and answer it, once. What was answered is kept nowhere."""
+def issue(request: Request, board: TheDashboard, who: TheAdmin, wanted: NewToken) -> IssuedToken:
+    """Make a token and answer it, once. What was answered is kept nowhere: an `Idempotency-Key` is refused."""
+    if HEADER in request.headers:
+        raise InvalidValue(f"{HEADER}: each request makes another token", field=HEADER)
     key, token = board.access.tokens.issue(
         wanted.label, wanted.role, life=timedelta(days=wanted.days), by=who.caller
     )

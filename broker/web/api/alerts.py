@@ -74,8 +74,8 @@ def acknowledge(board: TheDashboard, alert_id: Id, who: TheOperator, key: TheKey
 @router.post("/api/alerts/test")
 def test(board: TheDashboard, _: TheOperator, key: TheKey) -> dict[str, str]:
     """Send a test over every channel; answers for each what went wrong, empty where nothing did."""
-    board.actions.requests.begin(key)
-    return board.alerts.test()
+    with board.actions.requests.begun(key):
+        return board.alerts.test()
 
 
 @router.get("/api/maintenance")

@@ -15,7 +15,7 @@ ABOUT = """The same operations as the pages and the command line.
 
 Every request shows a token: `Authorization: Bearer …`. Every refusal is `application/problem+json` (RFC 9457) and has
 changed nothing. Lists are cut by `limit`; where more follows, the header `Link: <…>; rel="next"` names the next part.
-A POST with an `Idempotency-Key` that came before is not done again: it is answered as it was then.
+A POST that takes an `Idempotency-Key` is not done again when the key came before: it is answered as it was then.
 Instants are RFC 3339 and carry their offset.
 """
 _PROBLEM = {

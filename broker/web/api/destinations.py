@@ -73,8 +73,8 @@ def tested(board: TheDashboard, _: TheViewer, name: Name) -> LastTest:
 def test(board: TheDashboard, name: Name, who: TheOperator, key: TheKey) -> LastTest:
     """Begin to talk to it (C-ECHO, printer status, write, connect); GET tells what came of it."""
     _line(board, name)
-    board.actions.requests.begin(key)
-    board.actions.test(name, actor=who.name)
+    with board.actions.requests.begun(key):
+        board.actions.test(name, actor=who.name)
     return last_test(board.reports, name, now=board.clock.now())
 
 

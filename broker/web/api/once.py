@@ -6,7 +6,7 @@
     def retry(board: TheDashboard, delivery_id: Id, who: TheOperator, key: TheKey) -> DeliveryLine:
         board.actions.act(delivery_id, Asked(Act.RETRY, who.name, key=key))
 
-What acts takes the key in its own transaction; what is none takes it with `board.actions.requests.begin(key)`.
+What acts takes the key in its own transaction; what is none takes it with `board.actions.requests.begun(key)`.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def probe_run(_: TheViewer, board: TheDashboard, run: Id) -> dict[str, Any]:
 @router.post("/api/probe")
 def probe(who: TheOperator, board: TheDashboard, key: TheKey) -> dict[str, Any]:
     """Send a synthetic exam through every hop now; answers when it is over, a minute at most."""
-    board.actions.requests.begin(key)
-    return _said(board.probe(who.name))
+    with board.actions.requests.begun(key):
+        return _said(board.probe(who.name))
 
 
 def _said(run: ProbeRun) -> dict[str, Any]:
