@@ -42,6 +42,9 @@ class DeliveryRow(SQLModel, table=True):
             holds=f"{_OPEN} AND ordering_key IS NOT NULL",
         ),
         partial_index("ix_delivery_dead", "id", "destination", holds="state = 'DEAD'"),
+        partial_index(
+            "ix_delivery_dead_urgent", "destination", "id", holds="state = 'DEAD' AND priority <= 1"
+        ),
         # The dead by what is to be done about them.
         partial_index("ix_delivery_cause", "cause", "destination", "id", holds="state = 'DEAD'"),
         # What a bulk operation has touched: few rows have been.

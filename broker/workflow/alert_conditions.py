@@ -191,10 +191,12 @@ def _destination(
         yield Finding(AlertKind.URGENT, name, Severity.CRITICAL, headline, action, link)
     if line.dead:
         need = "needs" if line.dead == 1 else "need"
-        headline = f"{counted(line.dead, 'delivery')} to {name} {need} a person"
+        stat = f", {line.stat_dead} STAT" if line.stat_dead else ""
+        headline = f"{counted(line.dead, 'delivery')} to {name} {need} a person{stat}"
         dead = f"/deliveries?destination={quote(name, safe='')}&state=DEAD"
         action = "Read the reason, mend it, then retry or cancel."
-        yield Finding(AlertKind.DEAD, name, Severity.WARNING, headline, action, dead)
+        severity = Severity.CRITICAL if line.stat_dead else Severity.WARNING
+        yield Finding(AlertKind.DEAD, name, severity, headline, action, dead)
 
 
 def plain(text: str) -> str:

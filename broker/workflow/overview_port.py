@@ -123,6 +123,8 @@ class DestinationState:
     """Who paused or drains it, when that was a person."""
     resume_at: datetime | None = None
     """Its pause or drain ends by itself then."""
+    stat_dead: int = 0
+    """Those of STAT orders among the dead."""
 
     @property
     def failed_percent(self) -> float | None:

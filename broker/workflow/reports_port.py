@@ -147,6 +147,8 @@ class DestinationLine:
     """A pause or a drain ends by itself then."""
     probe_at: datetime | None = None
     """Nothing is sent until a probe after this instant succeeds."""
+    stat_dead: int = 0
+    """Those of STAT orders among the dead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,4 +95,5 @@ def _destination(line: DestinationLine, trend: Trend) -> DestinationState:
         drains_in=drains_in,
         held_by=line.held_by,
         resume_at=line.resume_at,
+        stat_dead=line.stat_dead,
     )

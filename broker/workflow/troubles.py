@@ -190,10 +190,12 @@ def _of_destination(line: DestinationState, *, now: datetime) -> Iterator[Troubl
         headline = f"{line.destination} is slow: {waits}"
         yield Trouble(8 - urgency, "slow", headline, reason, "See its deliveries.", link, label)
     if line.dead:
+        need = f"need{'s' if line.dead == 1 else ''} a person"
+        stat = f", {line.stat_dead} STAT" if line.stat_dead else ""
         yield Trouble(
-            7,
+            2 if line.stat_dead else 7,  # what waits goes on by itself one day, this does not
             "dead",
-            f"{counted(line.dead, 'delivery')} to {line.destination} need{'s' if line.dead == 1 else ''} a person",
+            f"{counted(line.dead, 'delivery')} to {line.destination} {need}{stat}",
             "Not tried again by itself." if line.dead == 1 else "Not tried again by themselves.",
             "Read the reason, mend it, then retry or cancel.",
             f"/deliveries?destination={name}&state=DEAD",

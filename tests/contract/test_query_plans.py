@@ -98,6 +98,11 @@ def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):
     assert plan.startswith("SEARCH event USING INDEX")
 
 
+def test_the_urgent_among_the_dead_are_counted_by_an_index_of_their_own(sqlite_engine):
+    plans = plans_of(sqlite_engine, lambda: SqlReports(sqlite_engine).destinations(now=NOW))
+    assert any("ix_delivery_dead_urgent" in plan for plan in plans), plans
+
+
 def test_what_listeners_ask_every_second_reads_what_is_in_force_by_an_index(sqlite_engine):
     plans = plans_of(sqlite_engine, lambda: SqlReports(sqlite_engine).standing_orders(now=NOW))
     assert any("ix_wire_capture_open" in plan for plan in plans)

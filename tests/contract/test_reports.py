@@ -252,6 +252,18 @@ def test_each_destination_shows_its_queue(reports, deliveries, store):
     assert archive.delivered_last_hour == 0
 
 
+def test_the_urgent_among_the_dead_are_counted(reports, store):
+    def die(uow):
+        for number, priority in enumerate((1, 1, 4), 1):
+            dead = a_delivery(number, state=DeliveryState.DEAD, priority=priority)
+            uow.deliveries.add(dead, now=NOW)
+        uow.deliveries.add(a_delivery(9, state=DeliveryState.PENDING, priority=1), now=NOW)
+
+    store(die)
+    (archive,) = reports.destinations(now=NOW)
+    assert (archive.dead, archive.stat_dead) == (3, 2)
+
+
 def test_the_day_counts_from_the_sites_midnight(reports, entries, deliveries, store):
     midnight = NOW.astimezone(ZoneInfo("Europe/Berlin")).replace(hour=0)
 

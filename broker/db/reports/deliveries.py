@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, false, func, select
+from sqlalchemy import Connection, RowMapping, Select, false, func, literal_column, select
 
 from broker.db.delivery_filters import selected
 from broker.db.delivery_states import (
@@ -28,6 +28,8 @@ from broker.workflow.reports_port import MOST_ROWS, DeliveryLine, DestinationLin
 from broker.workflow.selection import Selection
 
 DRAINING = "draining"
+IS_STAT = DELIVERY.c.priority <= literal_column("1")
+"""Written out, so that SQLite can use the index of these alone."""
 
 _COLUMNS = select(
     DELIVERY.c.id,
@@ -118,6 +120,7 @@ class DeliveryReports(Reader):
                     oldest[name] = min(oldest.get(name, row["first"]), row["first"])
             created = _created_at(connection, list(oldest.values()))
             dead = _numbers(connection, _count(DeliveryState.DEAD))
+            stat_dead = _numbers(connection, _count(DeliveryState.DEAD).where(IS_STAT))
             lately = _count(DeliveryState.DELIVERED).where(DELIVERY.c.updated_at >= now - timedelta(hours=1))
             delivered = _numbers(connection, lately)
         lines = []
@@ -137,6 +140,7 @@ class DeliveryReports(Reader):
                     held_by=known["held_by"] if known else None,
                     resume_at=known["resume_at"] if known else None,
                     probe_at=known["open_until"] if known else None,
+                    stat_dead=stat_dead.get(name, 0),
                 )
             )
         return lines

@@ -59,6 +59,7 @@ def source(kind="sender", silence=Silence.SILENT, name="RIS", facility=""):
             [(K.PAUSED, "archive", V.WARNING)],
         ),
         ({"dead": 40}, [], [(K.DEAD, "archive", V.WARNING)]),
+        ({"dead": 40, "stat_dead": 1}, [], [(K.DEAD, "archive", V.CRITICAL)]),
     ],
 )
 def test_destinations(line, overdue, expected):
