@@ -71,9 +71,8 @@ class Requests:
         try:
             yield
         except BrokerError as error:
-            if (
-                error.http_status < _OURS
-            ):  # then it has changed nothing; what failed in between is not known to
+            if error.http_status < _OURS:
+                # It has changed nothing; what failed in between may have.
                 with self._units_of_work() as uow:
                     uow.keys.give_back(key.value)
                     uow.commit()

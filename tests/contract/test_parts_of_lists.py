@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from broker.domain.knocks import KnockReason
-from broker.errors import Conflict
+from broker.errors import Conflict, NotFound, OutOfResources
 from broker.workflow.bulk import stop
 from broker.workflow.bulk_port import BulkOperation, BulkState
 from broker.workflow.devices_port import Admission, KnockKey, Knocks
@@ -129,25 +129,39 @@ def test_an_answer_is_kept_for_the_request_that_took_the_key(uow_factory, clock)
     assert requests.answer(key) is None
     requests.remember(key, Answer(200, "{}"))
     assert requests.answer(key) is None, "nobody took the key"
-    requests.begin(key)
-    assert requests.answer(key) is None
+    with requests.begun(key):
+        assert requests.answer(key) is None
     kept = Answer(201, '{"name": "Zoë \\u0000"}', "/api/things/1")
     requests.remember(key, kept)
     assert requests.answer(key) == kept
     with pytest.raises(Conflict, match="another request"):
         requests.answer(other)
-    with pytest.raises(Conflict, match="still being answered"):
-        requests.begin(key)
+    with pytest.raises(Conflict, match="still being answered"), requests.begun(key):
+        pass
     clock.advance(LIFE)
     assert requests.answer(key) is None
     assert requests.answer(other) is None
-    requests.begin(other)
+    with requests.begun(other):
+        pass
+    with pytest.raises(Conflict, match="still being answered"), requests.begun(other):
+        pass
+
+
+def test_a_refusal_gives_the_key_back_and_a_failure_of_ours_keeps_it(uow_factory, clock):
+    requests, key = Requests(uow_factory, clock), request_key("k", actor="anna", asked="this")
+    with pytest.raises(NotFound), requests.begun(key):
+        raise NotFound("There is no such destination.")
+    with pytest.raises(OutOfResources), requests.begun(key):
+        raise OutOfResources("no handles")
+    with pytest.raises(Conflict, match="still being answered"), requests.begun(key):
+        pass
 
 
 def test_an_answer_too_long_to_keep_is_not_kept(uow_factory, clock):
     requests = Requests(uow_factory, clock)
     key = request_key("k", actor="anna", asked="this")
-    requests.begin(key)
+    with requests.begun(key):
+        pass
     requests.remember(key, Answer(200, "x" * 300_000))
     assert requests.answer(key) is None
 

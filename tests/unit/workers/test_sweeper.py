@@ -141,7 +141,7 @@ def test_a_hung_destination_leaves_the_sweep_its_hands_free(turns):
     hung, go_on = turns.broker.add("hung"), threading.Event()
 
     def hang(parcel, settled):
-        go_on.wait(10)
+        go_on.wait(60)
         return RetryLater("at last")
 
     hung.script = [hang] * 50
@@ -150,6 +150,7 @@ def test_a_hung_destination_leaves_the_sweep_its_hands_free(turns):
     sweeper = turns.sweeper(threads=4)
     sweeper.turn()
     until(lambda: all(turns.state(key) is S.DELIVERED for key in good))
+    until(lambda: hung.sends == 2)
     assert [turns.state(key) for key in stuck].count(S.IN_PROGRESS) == 2
     sweeper.turn()
     assert hung.sends == 2
