@@ -40,5 +40,5 @@ def test_an_answer_without_its_sync_is_seen(bug, kind, tmp_path):
     bench, trace = Bench(tmp_path / "b"), tmp_path / "trace"
     disk, flows = TracedDisk(bench.data_dir, bench.data_dir), Flows(bench)
     with bench.process("web", bug, trace=trace):
-        flows.run(1)
+        flows.run(4)  # on a busy machine what is "a little later" comes in time now and then
     assert any(one.startswith(kind) for one in judge(flows.done, read_calls(trace), disk))
