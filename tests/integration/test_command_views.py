@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import typer
@@ -27,6 +28,8 @@ from tests.builders import (
 )
 
 STUDY = "1.2.826.0.77.4711"
+TODAY = datetime.now(UTC)
+"""A device is shown what begins today: the commands run by the real clock."""
 CANARIES = ("ZZCANARY", "BIRDID7", "18970409", "CANACC7", STUDY)
 RAW = b"MSH|^~\\&|RIS|H|B|H|20261121||ORM^O01|M1|P|2.5\rPID|1||BIRDID7||ZZCANARY^ANN||18970409\r"
 SITE = """
@@ -41,7 +44,7 @@ SHOWS = {
     "orders show": "1",
     "orders timeline": "1",
     "worklist list": "",
-    "worklist print": "--day 2026-11-21",
+    "worklist print": f"--day {TODAY:%Y-%m-%d}",
     "worklist explain": "1 CT1",
     "images list": "",
     "images show": STUDY,
@@ -128,6 +131,7 @@ def site(tmp_path):
             patient=known,
             order={"accession_number": "CANACC7"},
             procedure={"study_instance_uid": STUDY},
+            step={"start_date": f"{TODAY:%Y%m%d}"},
         )
         uow.messages.add(a_message(1, order=entry.order.id, raw=RAW))
         told = {"study_instance_uid": STUDY, "patient_id": "BIRDID7"}
