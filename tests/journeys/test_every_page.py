@@ -18,7 +18,7 @@ from sqlalchemy import func, insert, select, update
 
 import broker.web.pages
 from broker.db.engine import open_engine
-from broker.db.schema import DELIVERY, KNOCK, MAINTENANCE
+from broker.db.schema import DELIVERY, KNOCK, MAINTENANCE, STEP
 from broker.domain.knocks import KnockReason
 from tests.broker_process import RunningBroker, free_port, wait_until
 from tests.journeys.browser import a_context
@@ -259,6 +259,9 @@ def fill_up(broker, folder):
         connection.execute(
             insert(MAINTENANCE).values(starts_at=now, ends_at=now + timedelta(days=1), **window)
         )
+        # The day most begins on: soon after midnight nothing has begun today.
+        busiest = select(STEP.c.start_date).where(STEP.c.start_date > "").group_by(STEP.c.start_date)
+        day = connection.execute(busiest.order_by(func.count().desc()).limit(1)).scalar_one()
         sent = connection.execute(
             select(func.max(DELIVERY.c.id)).where(DELIVERY.c.destination == "ris")
         ).scalar_one()
@@ -269,7 +272,7 @@ def fill_up(broker, folder):
         )
     engine.dispose()
     return {
-        "day": f"{now:%Y-%m-%d}",
+        "day": f"{day[:4]}-{day[4:6]}-{day[6:]}",
         "order": next(one["order_id"] for one in broker.search("orders", "EVERY1")),
         "message": broker.api("messages?limit=1")[0]["message_id"],
         "sent": sent,
