@@ -106,6 +106,7 @@ class Sweeper:
         self._watch = LeaseWatch(lease=self._sending.lease)
         self._chores = tuple(broker.chores())
         self._chore_at_s = dict.fromkeys((chore.name for chore in self._chores), 0.0)
+        self._chore_done_s = dict.fromkeys((chore.name for chore in self._chores), monotonic())
         self._stop = threading.Event()
         self._nudge = threading.Event()
         self._thread: threading.Thread | None = None
@@ -153,10 +154,18 @@ class Sweeper:
         return self._thread is not None and self._thread.is_alive()
 
     def prove(self) -> str:
-        """Answer when the last sweep was finished. Raises RuntimeError when that is long ago."""
-        age_s = self._monotonic() - self._swept_at_s
+        """Answer when the last sweep was finished.
+
+        Raises RuntimeError when that, or a chore that must not be missed, is long ago.
+        """
+        now_s = self._monotonic()
+        age_s = now_s - self._swept_at_s
         if age_s > self._limits.silent_s:
             raise RuntimeError(f"no sweep for {age_s:.0f} s")
+        for chore in self._chores:
+            undone_s = now_s - self._chore_done_s[chore.name]
+            if chore.missed_after_s is not None and undone_s > chore.missed_after_s:
+                raise RuntimeError(f"cannot {chore.name}, for {undone_s:.0f} s")
         return f"swept {age_s:.1f} s ago" + (", sending without Redis" if self._works_alone else "")
 
     def turn(self) -> Work:
@@ -205,7 +214,13 @@ class Sweeper:
         for chore in chores:
             if now_s - self._chore_at_s[chore.name] >= chore.every_s or not self._chore_at_s[chore.name]:
                 self._chore_at_s[chore.name] = now_s
-                self._submit(("chore", chore.name), partial(_do, chore))
+                self._submit(("chore", chore.name), partial(self._do_chore, chore))
+
+    def _do_chore(self, chore: Chore) -> None:
+        failpoint("sweep.before_chore")
+        chore.run()
+        self._chore_done_s[chore.name] = self._monotonic()
+        failpoint("sweep.after_chore")
 
     def _overdue(self, wake_ups: Sequence[WakeUp], now_s: float, *, unheard: bool) -> list[WakeUp]:
         """Answer what has been due for long: nobody seems to listen."""
@@ -252,12 +267,6 @@ class Sweeper:
                 log.warning("redis does not answer, the sweep does the work")
             else:
                 log.info("redis answers again")
-
-
-def _do(chore: Chore) -> None:
-    failpoint("sweep.before_chore")
-    chore.run()
-    failpoint("sweep.after_chore")
 
 
 def sweep_role(broker: SweepingBroker) -> Sweeper:

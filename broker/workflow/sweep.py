@@ -66,6 +66,8 @@ class Chore:
     run: Callable[[], object]
     without_database: bool = False
     """Done also while the database does not answer."""
+    missed_after_s: float | None = None
+    """Longer not done, for a defect or because it hangs, and the sweep says that it does not serve."""
 
 
 @dataclass(frozen=True, slots=True)

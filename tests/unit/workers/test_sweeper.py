@@ -46,9 +46,15 @@ class Turns:
         self.backlog: int | None = 0
         self.numbers = iter(range(1, 1000))
         self.made: list[Sweeper] = []
+        self.at_s = 1000.0
 
-    def sweeper(self, **limits):
-        sweeper = Sweeper(self.broker, limits=SweeperLimits(**limits), backlog=lambda: self.backlog)
+    def sweeper(self, monotonic=None, **limits):
+        sweeper = Sweeper(
+            self.broker,
+            limits=SweeperLimits(**limits),
+            backlog=lambda: self.backlog,
+            monotonic=monotonic or (lambda: self.at_s),
+        )
         self.made.append(sweeper)
         return sweeper
 
@@ -121,7 +127,7 @@ def test_what_no_worker_takes_is_sent_here_after_a_while(turns):
     sweeper = turns.sweeper(overdue_s=0.2, unheard_s=10)
     sweeper.turn()
     assert turns.state(key) is S.PENDING
-    time.sleep(0.25)
+    turns.at_s += 0.25
     sweeper.turn()
     until(lambda: turns.state(key) is S.DELIVERED)
 
@@ -131,7 +137,7 @@ def test_untaken_wake_ups_shorten_the_patience(turns):
     turns.backlog = 3
     sweeper = turns.sweeper(overdue_s=100, unheard_s=0.1)
     sweeper.turn()
-    time.sleep(0.15)
+    turns.at_s += 0.15
     sweeper.turn()
     until(lambda: turns.state(key) is S.DELIVERED)
 
@@ -184,7 +190,7 @@ def test_chores_are_done_when_their_time_comes_and_one_that_fails_stops_nothing(
     sweeper.turn()
     sweeper.turn()
     until(lambda: sorted(done) == ["bad", "good"] and not sweeper._running)
-    time.sleep(0.25)
+    turns.at_s += 0.25
     sweeper.turn()
     until(lambda: sorted(done) == ["bad", "good", "good"])
 
@@ -201,9 +207,9 @@ def test_the_sweep_outlives_the_database(turns, capsys):
 
     turns.broker.units_of_work = units_of_work
     turns.backlog = None
-    sweeper = turns.sweeper(interval_s=0.05)
+    sweeper = turns.sweeper(monotonic=time.monotonic, interval_s=0.05)
     sweeper.start()
-    time.sleep(0.3)
+    until(lambda: sweeper._fails)
     assert sweeper.alive
     is_down.clear()
     turns.broker.units_of_work = real
@@ -227,7 +233,7 @@ def test_a_chore_that_needs_no_database_is_done_without_it(turns):
         ],
     )
     turns.broker.units_of_work = units_of_work
-    sweeper = turns.sweeper(interval_s=0.05)
+    sweeper = turns.sweeper(monotonic=time.monotonic, interval_s=0.05)
     sweeper.start()
     until(lambda: done.count("tells") >= 2)
     assert "needs it" not in done
@@ -236,9 +242,41 @@ def test_a_chore_that_needs_no_database_is_done_without_it(turns):
 def test_a_silent_sweep_does_not_serve(turns):
     sweeper = turns.sweeper(silent_s=0.05)
     assert "swept" in sweeper.prove()
-    time.sleep(0.1)
+    turns.at_s += 0.1
     with pytest.raises(RuntimeError, match="no sweep"):
         sweeper.prove()
+
+
+def test_a_chore_that_must_not_be_missed_is_missed_aloud(turns):
+    fails = [False]
+
+    def look():
+        if fails[0]:
+            raise RuntimeError("HAYDN")
+
+    chores = [
+        Chore("look for trouble", 20.0, look, missed_after_s=60.0),
+        Chore("tidy", 3600.0, lambda: None),
+    ]
+    turns.broker.with_(turns.queue, chores)
+    sweeper = turns.sweeper()
+
+    def turn(after_s):
+        turns.at_s += after_s
+        sweeper.turn()
+        until(lambda: not sweeper._running)
+
+    turn(0)
+    fails[0] = True
+    turn(59)
+    assert "swept" in sweeper.prove(), "one that fails may do better the next time"
+    turn(20)
+    with pytest.raises(RuntimeError, match="cannot look for trouble, for 79 s") as raised:
+        sweeper.prove()
+    assert "HAYDN" not in str(raised.value)
+    fails[0] = False
+    turn(20)
+    assert "swept" in sweeper.prove()
 
 
 def test_a_nudge_sweeps_at_once(turns):
