@@ -238,6 +238,7 @@ def full(broker_of_all, tmp_path_factory):
 
 def fill_up(broker, folder):
     """Add weeks of a hospital, one exam by the real protocols, and names that mean harm; answer ids for addresses."""
+    broker.sign_in()  # while there is no other account
     engine, now = open_engine(broker.database_url), datetime.now(UTC)
     fill(engine, now=now, deliveries=700, messages=200, events=1000, orders=100, instances=100)
     with hl7.client.MLLPClient("127.0.0.1", broker.hl7) as ris:

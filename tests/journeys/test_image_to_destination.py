@@ -53,6 +53,12 @@ def without_lengths(path):
     }
 
 
+def settled(broker, ds):
+    """Answer whether every delivery of a study is done: a peer that answered has closed its files."""
+    states = {row["state"] for row in broker.json("deliveries", "list", "--study", ds.StudyInstanceUID)}
+    return states == {"DELIVERED"}
+
+
 def study(broker, uid):
     return next((row for row in broker.search("studies", uid)), None)
 
@@ -85,22 +91,12 @@ def test_an_image_of_an_order_reaches_cad_and_archive_byte_for_byte(broker, arch
 
     push(broker, path)
 
+    wait_until(lambda: settled(broker, ds), what="settling")
     for folder in (archive, cad):
-        wait_until(
-            lambda folder=folder: [p for p in received(folder) if ds.SOPInstanceUID in p.name],
-            what=f"arrival in {folder.name}",
-        )
         (got,) = [p for p in received(folder) if ds.SOPInstanceUID in p.name]
         # What left is what came; what came is what the scanner had (storescu encodes lengths its own way).
         assert data_set_bytes(got) == data_set_bytes(kept(broker, ds.SOPInstanceUID))
         assert without_lengths(got) == without_lengths(path)
-    wait_until(
-        lambda: (
-            {row["state"] for row in broker.json("deliveries", "list", "--study", ds.StudyInstanceUID)}
-            == {"DELIVERED"}
-        ),
-        what="settling",
-    )
     assert study(broker, ds.StudyInstanceUID)["state"] == "ROUTED"
     explained = {row["route"]: row for row in broker.json("routes", "explain", ds.StudyInstanceUID)}
     assert explained["chest-to-cad"]["matched"]
@@ -184,10 +180,11 @@ def test_every_transfer_syntax_arrives_as_it_was_sent(broker, archive, tmp_path,
         path,
         check=False,
     )
-    got = wait_until(lambda: [p for p in received(archive) if ds.SOPInstanceUID in p.name], what=source)
-    assert data_set_bytes(got[0]) == data_set_bytes(kept(broker, ds.SOPInstanceUID))
+    wait_until(lambda: settled(broker, ds), what=source)
+    (got,) = [p for p in received(archive) if ds.SOPInstanceUID in p.name]
+    assert data_set_bytes(got) == data_set_bytes(kept(broker, ds.SOPInstanceUID))
     if source not in RECODED_BY_DCMSEND:
-        assert without_lengths(got[0]) == without_lengths(path)
+        assert without_lengths(got) == without_lengths(path)
 
 
 def test_explain_says_what_would_happen_to_a_file(broker, tmp_path):

@@ -80,6 +80,7 @@ def broker(services, folder, gossip, ris, hook):
     peer = {"kind": "dicom", "host": "127.0.0.1", "retry": quick}
     site = {
         "site": {"ae_title": "BROKER"},
+        "completion": {"series_quiet": "1s", "study_quiet": "1s", "cap": "1m"},
         "devices": [{"ae_title": "CT1", "modality": "CT"}],
         "destinations": {
             "gossip": {**peer, "port": gossip, "called_ae_title": "GOSSIP"},

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, Table, insert
+from sqlalchemy import Engine, Table, insert, select
 
 from broker.db.schema import (
     ACCOUNT,
@@ -53,7 +53,6 @@ def fill_surroundings(
         ACCOUNT: (_account(n, now) for n in range(200)),
         API_TOKEN: (_token(n, now) for n in range(50)),
         ALERT: (_alert(n, now, destinations) for n in range(ALERTS)),
-        ALERT_NOTICE: (_notice(n, now) for n in range(3 * ALERTS)),
         MAINTENANCE: (_maintenance(n, now) for n in range(100)),
         BULK_OPERATION: (_operation(n, now) for n in range(OPERATIONS)),
         PROBE_RUN: (_probe(n, now) for n in range(PROBES)),
@@ -61,6 +60,10 @@ def fill_surroundings(
     with engine.begin() as connection:
         for table, values in rows.items():
             connection.execute(insert(table), list(values))
+        # Of these alerts, not of one the broker itself has open.
+        planted = select(ALERT.c.id).order_by(ALERT.c.id.desc()).limit(ALERTS)
+        told = connection.execute(planted).scalars().all()
+        connection.execute(insert(ALERT_NOTICE), [_notice(key, n, now) for key in told for n in range(3)])
 
 
 def _capture(n: int, now: datetime, devices: Sequence[str]) -> Mapping[str, Any]:
@@ -191,10 +194,10 @@ def _alert(n: int, now: datetime, destinations: Sequence[str]) -> Mapping[str, A
     }
 
 
-def _notice(n: int, now: datetime) -> Mapping[str, Any]:
+def _notice(alert: int, n: int, now: datetime) -> Mapping[str, Any]:
     return {
-        "alert": n // 3 + 1,
-        "channel": ("email", "webhook", "syslog")[n % 3],
+        "alert": alert,
+        "channel": ("email", "webhook", "syslog")[n],
         "notice": "raised",
         "state": "SENT",
         "attempts": 1,
