@@ -13,6 +13,8 @@ from broker.domain import settlement
 from broker.workflow.lease_watch import LeaseWatch
 from tests.attacks.simulation import RUNS, simulate
 
+pytestmark = pytest.mark.timeout(600)  # thousands of runs, however slow the machine
+
 
 def test_whatever_breaks_nothing_is_lost_lied_about_or_sent_twice(tmp_path):
     visits = simulate(tmp_path, RUNS[False])
