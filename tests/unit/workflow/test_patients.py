@@ -10,12 +10,7 @@ from broker.domain.events import EventName
 from broker.domain.orders import EntityIdentifier, OrderAction, PatientDetails, PatientIdentifier
 from broker.domain.steps import StepEvent
 from broker.errors import Conflict, DuplicateKey, MissingValue
-from tests.ris import HAYDN, MOZART, POLICY, SCHEDULED, Ris, a_procedure, a_status, a_step, an_order
-
-
-@pytest.fixture
-def ris(sqlite_engine):
-    return Ris(sqlite_engine)
+from tests.ris import HAYDN, MOZART, POLICY, SCHEDULED, a_procedure, a_status, a_step, an_order
 
 
 def person(value, name=None, issuer="HOSP", **changes):
