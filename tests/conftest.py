@@ -1,10 +1,11 @@
-"""Fixtures every test may ask for: time, wake-ups, and databases of both kinds, new for each test."""
+"""Fixtures every test may ask for: time, wake-ups, certificates, and databases of both kinds, new for each test."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -140,3 +141,31 @@ def uow_factory(engine: Engine, queue: RecordingTaskQueue, clock: FakeClock) -> 
 def sqlite_uow_factory(sqlite_engine: Engine, queue: RecordingTaskQueue, clock: FakeClock) -> UnitsOfWork:
     """Opens units of work on SQLite."""
     return SqlUnitsOfWork(sqlite_engine, queue, clock)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an authority and a certificate for each side."""
+    folder = tmp_path_factory.mktemp("certificates")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
+
+    openssl(
+        *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"),
+        *("-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=Test Authority"),
+    )
+    for name, extension in (
+        ("broker", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        ("ct1", "subjectAltName=DNS:ct1"),
+    ):
+        (folder / f"{name}.ext").write_text(extension)
+        openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr"),
+            *("-subj", f"/O=Radiology/CN={name.upper()}"),
+        )
+        openssl(
+            *("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+            *("-days", "2", "-out", f"{name}.pem", "-extfile", f"{name}.ext"),
+        )
+    return folder

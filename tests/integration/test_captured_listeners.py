@@ -18,10 +18,9 @@ from broker.files.capture_taps import CaptureTaps
 from broker.hl7.mllp import frame
 from broker.workflow.captures_port import Capture
 from tests.dicom_conversation import CT_IMAGE, EXPLICIT, Shelf, storage_offer
-from tests.integration.test_association_server import (
+from tests.integration.association_listener import (
     CT,
     ECHO,
-    certificates,  # noqa: F401 - a fixture
     connected,
     files,
     knocking,
@@ -146,7 +145,7 @@ def test_by_address_also_those_who_say_nothing_or_something_else(capture):
     assert found[browser_port][1].text == answer
 
 
-def test_of_tls_is_captured_what_is_said_inside(capture, certificates):  # noqa: F811
+def test_of_tls_is_captured_what_is_said_inside(capture, certificates):
     taps, heard = capture(a_capture("dicom", "CT1"))
     with listening(storage_offer(Shelf()), tls=ServerTls(files(certificates, "broker")), taps=taps) as server:
         image = an_association(server, tls=ClientTls(files(certificates, "ct1")))

@@ -25,7 +25,6 @@ from broker.db.schema import (
     STUDY,
 )
 from tests.broker_process import RunningBroker, free_port, wait_until
-from tests.integration.test_association_server import certificates  # noqa: F401
 from tests.journeys.hl7_orders import orm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -150,7 +149,7 @@ def test_a_person_runs_one_from_the_page_and_it_stands_in_the_trail(broker):
     assert (line["actor"], line["study_instance_uid"]) == (run["actor"], run["study_instance_uid"])
 
 
-def test_it_goes_through_listeners_that_speak_tls_only(tmp_path, certificates):  # noqa: F811
+def test_it_goes_through_listeners_that_speak_tls_only(tmp_path, certificates):
     tls = {"certificate": str(certificates / "broker.pem"), "key": str(certificates / "broker.key")}
     mutual = {**tls, "client_ca": str(certificates / "ca.pem")}
     site = {
