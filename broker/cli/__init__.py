@@ -57,7 +57,7 @@ def root(
 ) -> None:
     """Hold what belongs to no command."""
     if version:
-        print(__version__)
+        tell(__version__)
         raise typer.Exit
 
 
@@ -99,7 +99,7 @@ def main() -> None:
     """Run the command line; a refusal of the broker is one line on stderr and exit 1."""
     if sys.flags.optimize:
         # `python -O` removes the assertions the protocol libraries validate with.
-        print("broker: does not run under python -O or PYTHONOPTIMIZE", file=sys.stderr)
+        tell("broker: does not run under python -O or PYTHONOPTIMIZE", file=sys.stderr)
         sys.exit(2)
     try:
         app()
@@ -110,5 +110,5 @@ def main() -> None:
         # A folder that is missing, full, read-only or not ours; anything else is a bug and shows its traceback.
         if error.filename is None:
             raise
-        print(f"broker: {error.filename}: {error.strerror}", file=sys.stderr)
+        tell(f"broker: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -17,8 +17,10 @@ from broker.cli.context import (
     open_cli,
     progress,
     show,
+    tell,
 )
 from broker.cli.users import caller
+from broker.domain.wording import counted
 from broker.errors import InvalidValue
 from broker.workflow.audit_port import AuditQuestion
 
@@ -35,8 +37,9 @@ def verify(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR)
             found = verify_events(broker.engine, told=told)
         broker.access.audit.read(caller(), how="verified")
     for problem in found.problems:
-        print(problem)
-    print(f"{found.sealed} events checked, {found.unsealed} not sealed yet, {len(found.problems)} problems")
+        tell(problem)
+    said = counted(len(found.problems), "problem")
+    tell(f"{counted(found.sealed, 'event')} checked, {found.unsealed:,} not sealed yet, {said}")
     if found.problems:
         raise typer.Exit(1)
 

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, progress
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    progress,
+    tell,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +34,7 @@ def backup(
 
     with progress("images") as told:
         written = back_up(config, data_dir, target, told)
-    print(written)
+    tell(written)
 
 
 def restore(
@@ -41,4 +48,4 @@ def restore(
 
     with progress("images") as told:
         brought = bring_back(config, data_dir, source, told)
-    print(brought)
+    tell(brought)

@@ -18,6 +18,7 @@ from broker.cli.context import (
     LimitOption,
     open_cli,
     show,
+    tell,
 )
 from broker.cli.users import caller
 from broker.domain.wording import counted, sized
@@ -51,7 +52,7 @@ def start(
         if as_json:
             show([broker.captures.told(begun)], as_json=True, columns=())
             return
-    print(f"{begun.id}: {begun.about} is captured until {until:%Y-%m-%d %H:%M}")
+    tell(f"{begun.id}: {begun.about} is captured until {until:%Y-%m-%d %H:%M}")
 
 
 @app.command("list")
@@ -74,7 +75,7 @@ def stop(capture: Number, *, config: ConfigOption = CONFIG, data_dir: DataDirOpt
     """Capture no more; what was captured stays."""
     with open_cli(config, data_dir) as broker:
         stopped = broker.captures.stop(capture, actor=caller().name)
-    print(f"{capture}: {'stopped' if stopped else 'was over already'}")
+    tell(f"{capture}: {'stopped' if stopped else 'was over already'}")
 
 
 @app.command("download")
@@ -94,7 +95,7 @@ def download(
         size = _write(path, pieces)
         told = broker.captures.recorded(known)
     missing = f"; {sized(told.left_out_bytes)} left out: {', '.join(told.why)}" if told.left_out_bytes else ""
-    print(f"{path}: {sized(size)}, {counted(told.packets, 'packet')}{missing}")
+    tell(f"{path}: {sized(size)}, {counted(told.packets, 'packet')}{missing}")
 
 
 def _write(path: Path, pieces: Iterator[bytes]) -> int:
@@ -109,4 +110,4 @@ def delete(capture: Number, *, config: ConfigOption = CONFIG, data_dir: DataDirO
     """Remove the bytes of a capture; one that runs is stopped first."""
     with open_cli(config, data_dir) as broker:
         deleted = broker.captures.delete(capture, actor=caller().name)
-    print(f"{capture}: {'removed' if deleted else 'was removed already'}")
+    tell(f"{capture}: {'removed' if deleted else 'was removed already'}")

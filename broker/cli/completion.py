@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from broker.cli.context import tell
+
 
 class Shell(StrEnum):
     """Shells that can complete."""
@@ -26,4 +28,4 @@ def completion(shell: Annotated[Shell, typer.Argument(help="Which shell.")]) -> 
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # its own option prints it
 
     name = shell.value
-    print(get_completion_script(prog_name="broker", complete_var="_BROKER_COMPLETE", shell=name))
+    tell(get_completion_script(prog_name="broker", complete_var="_BROKER_COMPLETE", shell=name))

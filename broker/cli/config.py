@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from broker.cli.context import (
     JsonOption,
     LimitOption,
     show,
+    tell,
 )
 from broker.cli.users import caller
+from broker.domain.wording import counted
 from broker.errors import ConfigurationError, InvalidValue
 
 if TYPE_CHECKING:
@@ -68,11 +71,10 @@ def check(
         MappingSet.load(folder if folder.is_dir() else None, site_zone=ZoneInfo(site.site.timezone))
     except FileProblems as error:
         for problem in error.problems:
-            print(problem)
+            tell(str(problem))
         raise typer.Exit(1) from None
-    print(
-        f"{path}: good: {len(site.devices)} devices, {len(site.destinations)} destinations, {len(site.routes)} routes"
-    )
+    numbers = {"device": site.devices, "destination": site.destinations, "route": site.routes}
+    tell(f"{path}: good: {', '.join(counted(len(found), what) for what, found in numbers.items())}")
 
 
 @app.command("history")
@@ -96,7 +98,7 @@ def show_version(
     """Print a version as it stood in the site file, contacts and all."""
     with _open(config, data_dir) as configurations:
         body = configurations.body(version)
-    print(body, end="")
+    sys.stdout.write(body)  # to the letter: it goes into a file
 
 
 @app.command("diff")
@@ -119,13 +121,13 @@ def diff(
         show(found.rows, as_json=True, columns=())
         return
     for line in unified(found.rows):
-        print(line)
+        tell(line)
     for key in found.hidden:
-        print(f"{key}: differs, and is not shown")
+        tell(f"{key}: differs, and is not shown")
     for key in found.restart:
-        print(f"{key}: comes into force only when everything is started anew")
+        tell(f"{key}: comes into force only when everything is started anew")
     if not found.rows and not found.hidden:
-        print("no difference" if found.is_same else "no difference but comments, order or spelling")
+        tell("no difference" if found.is_same else "no difference but comments, order or spelling")
 
 
 @app.command("apply")
@@ -174,13 +176,13 @@ def _told(
     if as_json:
         show([change], as_json=True, columns=())
         return
-    print(f"{standing.path}: holds version {change.version} now; before: {change.before or 'no file'}")
+    tell(f"{standing.path}: holds version {change.version} now; before: {change.before or 'no file'}")
     if reload:
-        print("the roles are being replaced; `broker config history` says when it is in force")
+        tell("the roles are being replaced; `broker config history` says when it is in force")
     elif standing.reloads:
-        print("in force with the next reload: broker serve reloads on SIGHUP, or with --reload here")
+        tell("in force with the next reload: broker serve reloads on SIGHUP, or with --reload here")
     else:
-        print("in force when the roles are started anew")
+        tell("in force when the roles are started anew")
 
 
 def _number(text: str) -> int | None:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    tell,
+)
 
 app = typer.Typer(name="db", help="The database.", no_args_is_help=True)
 
@@ -16,4 +22,4 @@ def migrate(*, config: ConfigOption = CONFIG, data_dir: DataDirOption = DATA_DIR
     from broker.logs import configure_logging
 
     configure_logging(role="migrate", level="INFO")
-    print(f"schema {migrate_database(config, data_dir)}")
+    tell(f"schema {migrate_database(config, data_dir)}")

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    open_cli,
+    show,
+    tell,
+)
 from broker.cli.users import caller
 from broker.workflow.alert_operations import Planned
 
@@ -29,7 +38,7 @@ def add(
         starts_at = begin.replace(tzinfo=broker.zone) if begin else None
         planned = Planned(until.replace(tzinfo=broker.zone), reason, caller().name, about, starts_at)
         key = broker.alerts.plan(planned)
-    print(f"maintenance {key} of {about or 'everything'}: planned")
+    tell(f"maintenance {key} of {about or 'everything'}: planned")
 
 
 @app.command("list")
@@ -52,4 +61,4 @@ def end(
     """End a maintenance, or call a planned one off."""
     with open_cli(config, data_dir) as broker:
         ended = broker.alerts.end(window_id, actor=caller().name)
-    print(f"maintenance {window_id}: {'ended' if ended else 'was over'}")
+    tell(f"maintenance {window_id}: {'ended' if ended else 'was over'}")

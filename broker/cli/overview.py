@@ -12,6 +12,7 @@ from broker.cli.context import (
     JsonOption,
     open_cli,
     show,
+    tell,
     tell_json,
 )
 
@@ -43,6 +44,6 @@ def overview(
     if stands.troubles:
         show(stands.troubles, as_json=False, columns=["word", "headline", "detail", "action"])
     else:
-        print("All is flowing.")
+        tell("All is flowing.")
     columns = ["destination", "state", "waiting", "oldest", "dead", "delivered_last_hour", "reason"]
     show(stands.destinations, as_json=False, columns=columns)

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, open_cli
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    open_cli,
+    tell,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,4 +46,4 @@ def bundle(
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(packed)
-    print(f"{target}: {len(packed):,} bytes")
+    tell(f"{target}: {len(packed):,} bytes")

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    open_cli,
+    show,
+    tell,
+)
 from broker.cli.users import RoleName, caller
 from broker.domain.access import Role
 
@@ -42,7 +51,7 @@ def issue(
     """Make a token and print it, once: only its hash is kept."""
     with open_cli(config, data_dir) as broker:
         _, token = broker.access.tokens.issue(label, Role(role.value), life=timedelta(days=days), by=caller())
-    print(token)
+    tell(token)
 
 
 @app.command("revoke")
@@ -55,4 +64,4 @@ def revoke(
     """Take a token back; it opens nothing any longer."""
     with open_cli(config, data_dir) as broker:
         broker.access.tokens.revoke(token_id, by=caller())
-    print(f"{token_id}: revoked")
+    tell(f"{token_id}: revoked")

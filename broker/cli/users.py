@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.context import CONFIG, DATA_DIR, ConfigOption, DataDirOption, JsonOption, open_cli, show
+from broker.cli.context import (
+    CONFIG,
+    DATA_DIR,
+    ConfigOption,
+    DataDirOption,
+    JsonOption,
+    open_cli,
+    show,
+    tell,
+)
 from broker.domain.access import MAX_PASSWORD_BYTES, Role
 from broker.errors import InvalidValue
 from broker.workflow.accounts import Caller
@@ -74,7 +83,7 @@ def add(
     """Add an account; the password is asked for, or read from standard input."""
     with open_cli(config, data_dir) as broker:
         made = broker.access.accounts.add(name, Role(role.value), read_password(), by=caller())
-    print(f"{made}: {role.value}")
+    tell(f"{made}: {role.value}")
 
 
 @app.command("role")
@@ -88,7 +97,7 @@ def role(
     """Give an account another role; its sessions end."""
     with open_cli(config, data_dir) as broker:
         broker.access.accounts.change_role(name, Role(role.value), by=caller())
-    print(f"{name}: {role.value}")
+    tell(f"{name}: {role.value}")
 
 
 @app.command("disable")
@@ -96,7 +105,7 @@ def disable(name: Name, *, config: ConfigOption = CONFIG, data_dir: DataDirOptio
     """Let an account in no longer; its sessions end at once."""
     with open_cli(config, data_dir) as broker:
         broker.access.accounts.disable(name, by=caller())
-    print(f"{name}: disabled")
+    tell(f"{name}: disabled")
 
 
 @app.command("enable")
@@ -104,7 +113,7 @@ def enable(name: Name, *, config: ConfigOption = CONFIG, data_dir: DataDirOption
     """Let a disabled account in again."""
     with open_cli(config, data_dir) as broker:
         broker.access.accounts.enable(name, by=caller())
-    print(f"{name}: enabled")
+    tell(f"{name}: enabled")
 
 
 @app.command("password")
@@ -112,7 +121,7 @@ def password(name: Name, *, config: ConfigOption = CONFIG, data_dir: DataDirOpti
     """Give an account another password, asked for or read from standard input; its sessions end."""
     with open_cli(config, data_dir) as broker:
         broker.access.accounts.set_password(name, read_password(), by=caller())
-    print(f"{name}: password changed")
+    tell(f"{name}: password changed")
 
 
 @app.command("sessions")
@@ -135,4 +144,4 @@ def sign_out(
     """Sign a browser out, wherever it is."""
     with open_cli(config, data_dir) as broker:
         ended = broker.access.accounts.end_session(session, by=caller())
-    print(f"{session}: {'signed out' if ended else 'there is no such session'}")
+    tell(f"{session}: {'signed out' if ended else 'there is no such session'}")

@@ -117,6 +117,12 @@ def test_what_a_peer_wrote_is_no_markup_and_does_nothing_to_the_terminal(site, r
         assert not set(printed) & set(control) - set(string.printable[:-5])
 
 
+def test_what_a_site_file_holds_does_nothing_to_the_terminal(tmp_path):
+    (tmp_path / "given.yaml").write_text('"dev\\e]0;owned\\aices": []\n')
+    checked = CliRunner().invoke(app, ["config", "check", str(tmp_path / "given.yaml")]).stdout
+    assert "given.yaml:1:1: dev\\u001b]0;owned\\u0007ices: is not a known key" in checked
+
+
 def test_deliveries_are_turned_one_by_one_and_by_filters(run, client):
     assert "4: PENDING" in run("deliveries release 4").stdout
     said = run("deliveries retarget --destination archive --state dead --to second")
