@@ -21,6 +21,10 @@ class _Lease:
     retry_s: float
 
 
+def _in_a_thread(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="leases", daemon=True).start()
+
+
 class LeaseRenewer:
     """Calls each `renew` from time to time while its block runs.
 
@@ -34,26 +38,31 @@ class LeaseRenewer:
         retry_s: float = 5.0,
         release_s: float = 1.0,
         max_hold_s: float = 1800.0,
+        monotonic: Callable[[], float] = time.monotonic,
+        start: Callable[[Callable[[], None]], None] = _in_a_thread,
     ) -> None:
-        """Prepare; the thread starts with the first lease."""
+        """Prepare; the thread is started with the first lease."""
         self._interval_s = interval_s
         self._retry_s = retry_s
         self._release_s = release_s
         self._max_hold_s = max_hold_s
-        self._changed = threading.Condition()
+        self._monotonic = monotonic
+        self._start = start
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
         self._leases: set[_Lease] = set()
-        self._thread: threading.Thread | None = None
+        self._is_started = False
 
     @contextmanager
     def __call__(self, renew: Callable[[], bool]) -> Iterator[None]:
         """Keep a lease while the block runs."""
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         lease = _Lease(renew, now_s + self._interval_s, now_s + self._max_hold_s, self._retry_s)
         self._add(lease)
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._leases.discard(lease)
 
     def give_up(self, release: Callable[[], None]) -> None:
@@ -63,39 +72,42 @@ class LeaseRenewer:
             release()
             return False
 
-        now_s = time.monotonic()
+        now_s = self._monotonic()
         self._add(_Lease(released, now_s, now_s + self._max_hold_s, self._release_s))
 
+    def turn(self) -> float | None:
+        """Renew what is due; answer in how many seconds the next is, None while there is none."""
+        while True:
+            with self._lock:
+                lease = min(self._leases, key=lambda one: one.next_s, default=None)
+            if lease is None:
+                return None
+            wait_s = lease.next_s - self._monotonic()
+            if wait_s > 0:
+                return wait_s
+            self._renew(lease)
+
+    def _renew(self, lease: _Lease) -> None:
+        try:
+            is_ours = lease.renew()
+            pause_s = self._interval_s
+        except Exception as error:  # the database may be back before the lease is over
+            log.warning("lease not renewed", error=type(error).__name__)
+            is_ours, pause_s = True, lease.retry_s
+        with self._lock:
+            lease.next_s = self._monotonic() + pause_s
+            if not is_ours or lease.next_s > lease.until_s:
+                self._leases.discard(lease)
+
     def _add(self, lease: _Lease) -> None:
-        with self._changed:
+        with self._lock:
             self._leases.add(lease)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+            is_first, self._is_started = not self._is_started, True
+        self._woken.set()
+        if is_first:
+            self._start(self._run)
 
     def _run(self) -> None:
         while True:
-            lease = self._next_due()
-            try:
-                is_ours = lease.renew()
-                pause_s = self._interval_s
-            except Exception as error:  # the database may be back before the lease is over
-                log.warning("lease not renewed", error=type(error).__name__)
-                is_ours, pause_s = True, lease.retry_s
-            with self._changed:
-                lease.next_s = time.monotonic() + pause_s
-                if not is_ours or lease.next_s > lease.until_s:
-                    self._leases.discard(lease)
-
-    def _next_due(self) -> _Lease:
-        with self._changed:
-            while True:
-                lease = min(self._leases, key=lambda one: one.next_s, default=None)
-                if lease is None:
-                    self._changed.wait()
-                    continue
-                wait_s = lease.next_s - time.monotonic()
-                if wait_s <= 0:
-                    return lease
-                self._changed.wait(wait_s)
+            self._woken.clear()
+            self._woken.wait(self.turn())
