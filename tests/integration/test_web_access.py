@@ -33,7 +33,6 @@ from tests.doors import (
     signed_in,
     with_accounts,
 )
-from tests.integration.test_web import actions, board, hospital, store  # noqa: F401
 
 ROLES = ("nobody", "viewer", "operator", "admin")
 
@@ -44,11 +43,11 @@ def fill(path):
 
 
 @pytest.fixture
-def app(board):  # noqa: F811
+def app(board):
     return create_app(board)
 
 
-def events(board, name):  # noqa: F811
+def events(board, name):
     from sqlalchemy import select
 
     from broker.db.engine import reading
@@ -62,7 +61,7 @@ def events(board, name):  # noqa: F811
 # ---- every route for every role ------------------------------------------------------------------------
 
 
-def test_every_route_lets_in_exactly_whom_it_declares(app, board):  # noqa: F811
+def test_every_route_lets_in_exactly_whom_it_declares(app, board):
     tokens = {
         role.value: board.access.tokens.issue(f"t-{role.value}", role, life=timedelta(days=1), by=TESTER)[1]
         for role in Role
@@ -112,7 +111,7 @@ def nothing():
 
 
 @pytest.mark.parametrize("add", ["route", "mount"])
-def test_an_application_with_a_route_that_declares_nothing_is_not_built(board, monkeypatch, add):  # noqa: F811
+def test_an_application_with_a_route_that_declares_nothing_is_not_built(board, monkeypatch, add):
     from fastapi import APIRouter
 
     from broker.web import api
@@ -186,7 +185,7 @@ def test_a_wrong_name_and_a_wrong_password_are_told_the_same(app, name, password
     assert "<script>" not in answer.text
 
 
-def test_names_and_passwords_that_look_alike_are_the_same(app, board):  # noqa: F811
+def test_names_and_passwords_that_look_alike_are_the_same(app, board):
     board.access.accounts.add("Zoë", Role.VIEWER, "Ångström ﬁve doors", by=TESTER)
     for name, password in [
         ("zoë", "A\u030angstro\u0308m five doors"),
@@ -195,7 +194,7 @@ def test_names_and_passwords_that_look_alike_are_the_same(app, board):  # noqa: 
         assert sign_in(a_browser(app), name, password).status_code == 303
 
 
-def test_a_session_that_was_brought_along_is_worth_nothing(app, board):  # noqa: F811
+def test_a_session_that_was_brought_along_is_worth_nothing(app, board):
     browser = a_browser(app)
     browser.cookies.set(COOKIE, "x" * 43)
     assert sign_in(browser).status_code == 303
@@ -217,7 +216,7 @@ def test_signing_in_again_ends_the_session_before(app):
     assert other.get("/").status_code == 303
 
 
-def test_signing_out_ends_the_session_on_the_server(app, board):  # noqa: F811
+def test_signing_out_ends_the_session_on_the_server(app, board):
     browser = signed_in(app)
     kept = browser.cookies[COOKIE]
     answer = browser.post("/sign-out", data={FIELD: form_token(browser.get("/").text)})
@@ -260,7 +259,7 @@ def test_the_cookies_are_out_of_reach_of_scripts_and_other_sites(app):
     assert "domain" not in given[0]
 
 
-def test_the_database_holds_no_token_and_no_password(app, board, sqlite_url):  # noqa: F811
+def test_the_database_holds_no_token_and_no_password(app, board, sqlite_url):
     from pathlib import Path
 
     browser = signed_in(app)
@@ -274,7 +273,7 @@ def test_the_database_holds_no_token_and_no_password(app, board, sqlite_url):  #
         assert secret.encode() not in stored
 
 
-def test_a_disabled_account_is_out_at_once_and_comes_back_with_its_password(app, board):  # noqa: F811
+def test_a_disabled_account_is_out_at_once_and_comes_back_with_its_password(app, board):
     browser = signed_in(app, "operator")
     board.access.accounts.disable("operator", by=TESTER)
     assert browser.get("/deliveries").status_code == 303
@@ -284,14 +283,14 @@ def test_a_disabled_account_is_out_at_once_and_comes_back_with_its_password(app,
     assert sign_in(a_browser(app), "operator").status_code == 303
 
 
-def test_a_change_of_role_ends_the_sessions(app, board):  # noqa: F811
+def test_a_change_of_role_ends_the_sessions(app, board):
     browser = signed_in(app, "operator")
     board.access.accounts.change_role("operator", Role.VIEWER, by=TESTER)
     assert browser.get("/deliveries").status_code == 303
     assert events(board, "account changed")[0]["details"]["after"] == "viewer"
 
 
-def test_ones_own_password_is_changed_and_other_browsers_are_signed_out(app, board):  # noqa: F811
+def test_ones_own_password_is_changed_and_other_browsers_are_signed_out(app, board):
     browser, other = signed_in(app, "viewer"), signed_in(app, "viewer")
     before = browser.cookies[COOKIE]
     sent = {FIELD: form_token(browser.get("/account").text), "password": "three lamps, no door"}
@@ -332,7 +331,7 @@ def test_who_guesses_waits_longer_and_longer_and_the_right_password_does_not_hel
     assert sign_in(browser, "admin", PASSWORD).status_code == 303
 
 
-def test_a_hundred_guesses_at_once_are_a_hundred(app, board):  # noqa: F811
+def test_a_hundred_guesses_at_once_are_a_hundred(app, board):
     def guess(_):
         try:
             board.access.sign_in.sign_in("admin", "guess guess guess", address="203.0.113.9")
@@ -345,7 +344,7 @@ def test_a_hundred_guesses_at_once_are_a_hundred(app, board):  # noqa: F811
     assert len(events(board, "sign-in refused")) <= 5, "what is written is bounded too"
 
 
-def test_guessing_from_many_addresses_is_slowed_and_does_not_keep_the_person_out(board, clock):  # noqa: F811
+def test_guessing_from_many_addresses_is_slowed_and_does_not_keep_the_person_out(board, clock):
     door = board.access.sign_in
     assert door.sign_in("admin", PASSWORD, address="198.51.100.1")
     let_in = 0
@@ -358,7 +357,7 @@ def test_guessing_from_many_addresses_is_slowed_and_does_not_keep_the_person_out
     assert door.sign_in("admin", PASSWORD, address="198.51.100.1"), "from where the person always comes"
 
 
-def test_many_names_from_one_address_are_slowed(board):  # noqa: F811
+def test_many_names_from_one_address_are_slowed(board):
     refused = []
     for number in range(40):
         try:
@@ -368,7 +367,7 @@ def test_many_names_from_one_address_are_slowed(board):  # noqa: F811
     assert refused.count("NotAllowed") == 20
 
 
-def test_a_name_nobody_has_is_not_kept(app, board):  # noqa: F811
+def test_a_name_nobody_has_is_not_kept(app, board):
     sign_in(a_browser(app), "my-own-secret-password", "x")
     (event,) = events(board, "sign-in refused")
     assert event["actor"] == "nobody known"
@@ -424,7 +423,7 @@ class Slow:
 
 
 @pytest.fixture
-def new(board, sqlite_engine, sqlite_uow_factory, clock, tmp_path):  # noqa: F811
+def new(board, sqlite_engine, sqlite_uow_factory, clock, tmp_path):
     """A broker nobody can sign in to yet."""
     from sqlalchemy import text
 
@@ -488,7 +487,7 @@ def test_of_many_who_hold_the_link_one_is_first(new):
 # ---- forms ---------------------------------------------------------------------------------------------
 
 
-def test_the_token_of_a_form_is_that_of_its_session_only(app, hospital):  # noqa: F811
+def test_the_token_of_a_form_is_that_of_its_session_only(app, hospital):
     mine, theirs = signed_in(app, "operator"), signed_in(app, "admin")
     stolen = form_token(theirs.get("/account").text)
     assert mine.post(f"/deliveries/{hospital['dead']}/retry", data={FIELD: stolen}).status_code == 403
@@ -502,7 +501,7 @@ def test_signing_in_needs_the_token_of_the_form_too(app):
     assert a_browser(app).post("/sign-in", data=given).status_code == 403
 
 
-def test_a_get_changes_nothing(app, board, hospital):  # noqa: F811
+def test_a_get_changes_nothing(app, board, hospital):
     browser = signed_in(app, "admin")
     before = len(events(board, "delivery retried by a person"))
     by_get = {route.path for route in served_routes(app) if "GET" in route.methods}
@@ -513,7 +512,7 @@ def test_a_get_changes_nothing(app, board, hospital):  # noqa: F811
     assert len(events(board, "delivery retried by a person")) == before
 
 
-def test_a_viewer_is_shown_no_button_that_would_be_refused(app, hospital):  # noqa: F811
+def test_a_viewer_is_shown_no_button_that_would_be_refused(app, hospital):
     page = f"/deliveries/{hospital['dead']}"
     assert "/retry" in signed_in(app, "operator").get(page).text
     for path in (page, "/deliveries"):
@@ -522,7 +521,7 @@ def test_a_viewer_is_shown_no_button_that_would_be_refused(app, hospital):  # no
         assert "/pause" not in text
 
 
-def test_names_are_hidden_for_one_session_and_shown_again(app, hospital):  # noqa: F811
+def test_names_are_hidden_for_one_session_and_shown_again(app, hospital):
     browser, other = signed_in(app, "viewer"), signed_in(app, "viewer")
     pages = ["/worklist", "/orders", f"/orders/{hospital['order']}", "/images"]
     for hide, there in (("true", False), ("false", True)):
@@ -541,7 +540,7 @@ def test_names_are_hidden_for_one_session_and_shown_again(app, hospital):  # noq
 # ---- programs ------------------------------------------------------------------------------------------
 
 
-def test_a_program_shows_its_token_and_needs_no_form(app, board, hospital):  # noqa: F811
+def test_a_program_shows_its_token_and_needs_no_form(app, board, hospital):
     key, token = board.access.tokens.issue("night job", Role.OPERATOR, life=timedelta(days=1), by=TESTER)
     program = TestClient(app, headers={"authorization": f"Bearer {token}"})
     answer = program.post(f"/api/deliveries/{hospital['dead']}/retry")
@@ -551,7 +550,7 @@ def test_a_program_shows_its_token_and_needs_no_form(app, board, hospital):  # n
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired", "cut", "other scheme", "empty"])
-def test_a_token_that_opens_nothing_is_401_with_the_reason_for_programs(app, board, clock, how):  # noqa: F811
+def test_a_token_that_opens_nothing_is_401_with_the_reason_for_programs(app, board, clock, how):
     key, token = board.access.tokens.issue("job", Role.ADMIN, life=timedelta(days=1), by=TESTER)
     if how == "revoked":
         assert board.access.tokens.revoke(key, by=TESTER)
@@ -569,7 +568,7 @@ def test_a_wrong_token_beside_a_session_is_refused(app):
     assert signed_in(app).get("/api/orders", headers={"authorization": "Bearer x"}).status_code == 401
 
 
-def test_a_cookie_alone_changes_nothing_through_the_api(app, hospital):  # noqa: F811
+def test_a_cookie_alone_changes_nothing_through_the_api(app, hospital):
     browser = signed_in(app, "operator")
     path = f"/api/deliveries/{hospital['dead']}/retry"
     assert browser.post(path).status_code == 403
@@ -579,7 +578,7 @@ def test_a_cookie_alone_changes_nothing_through_the_api(app, hospital):  # noqa:
 # ---- where a request comes from ------------------------------------------------------------------------
 
 
-def whose_address(board, **headers):  # noqa: F811
+def whose_address(board, **headers):
     """Sign in wrongly; answer what the trail says about where from."""
     app = create_app(board)
     browser = TestClient(
@@ -604,16 +603,16 @@ def whose_address(board, **headers):  # noqa: F811
         ("10.0.0.9", "10.0.0.9"),
     ],
 )
-def test_the_word_of_the_proxy_is_taken_and_that_of_its_client_is_not(board, said, address):  # noqa: F811
+def test_the_word_of_the_proxy_is_taken_and_that_of_its_client_is_not(board, said, address):
     behind = replace(board, front=Front(trusted=("10.0.0.0/24",)))
     assert whose_address(behind, **{"x-forwarded-for": said}) == address
 
 
-def test_without_a_declared_proxy_nobodys_word_is_taken(board):  # noqa: F811
+def test_without_a_declared_proxy_nobodys_word_is_taken(board):
     assert whose_address(board, **{"x-forwarded-for": "203.0.113.7"}) == "10.0.0.2"
 
 
-def test_behind_a_proxy_nobody_else_is_served_and_nothing_without_tls(board):  # noqa: F811
+def test_behind_a_proxy_nobody_else_is_served_and_nothing_without_tls(board):
     app = create_app(replace(board, front=Front(trusted=("10.0.0.2",))))
     stranger = TestClient(app, client=("10.0.0.3", 1))
     assert stranger.get("/sign-in", headers={"x-forwarded-for": "10.0.0.2"}).status_code == 403
@@ -624,7 +623,7 @@ def test_behind_a_proxy_nobody_else_is_served_and_nothing_without_tls(board):  #
 
 
 @pytest.mark.parametrize("front", [Front(tls=True), Front(trusted=("10.0.0.2",))])
-def test_by_tls_the_cookies_are_secure_and_bound_to_this_host(board, front):  # noqa: F811
+def test_by_tls_the_cookies_are_secure_and_bound_to_this_host(board, front):
     app = create_app(replace(board, front=front))
     browser = TestClient(
         app,
@@ -641,7 +640,7 @@ def test_by_tls_the_cookies_are_secure_and_bound_to_this_host(board, front):  # 
     assert "max-age=31536000" in answer.headers["strict-transport-security"]
 
 
-def test_an_address_that_asks_too_fast_is_told_to_wait_and_others_are_not(board, clock):  # noqa: F811
+def test_an_address_that_asks_too_fast_is_told_to_wait_and_others_are_not(board, clock):
     app = create_app(replace(board, pace=Pace(per_s=20, burst=60)))
     fast = TestClient(app, client=("203.0.113.7", 1))
     codes = [fast.get("/sign-in").status_code for _ in range(70)]
@@ -660,7 +659,7 @@ def press(browser, path, **fields):
     return browser.post(path, data={FIELD: form_token(browser.get("/admin").text), **fields})
 
 
-def test_an_admin_adds_changes_and_disables_accounts_on_one_page(app, board):  # noqa: F811
+def test_an_admin_adds_changes_and_disables_accounts_on_one_page(app, board):
     browser = signed_in(app)
     weak = press(browser, "/admin/accounts", name="Zoë", role="viewer", password="short")
     assert (weak.status_code, "at least 12" in weak.text, 'value="Zoë"' in weak.text) == (422, True, True)
@@ -683,7 +682,7 @@ def test_an_admin_adds_changes_and_disables_accounts_on_one_page(app, board):  #
     assert {event["actor"] for event in events(board, "account disabled")} == {"admin"}
 
 
-def test_many_accounts_and_tokens_are_shown_in_parts_and_found_by_a_beginning(app, board, store):  # noqa: F811
+def test_many_accounts_and_tokens_are_shown_in_parts_and_found_by_a_beginning(app, board, store):
     now, life = board.clock.now(), timedelta(days=1)
 
     def add(uow):
@@ -724,7 +723,7 @@ def test_a_token_is_shown_once_and_revoked(app):
     assert program.get("/api/orders").status_code == 401
 
 
-def test_what_was_found_in_the_trail_is_taken_away_as_a_file_in_which_nothing_runs(app, board, hospital):  # noqa: F811
+def test_what_was_found_in_the_trail_is_taken_away_as_a_file_in_which_nothing_runs(app, board, hospital):
     signed_in(app, "viewer").get(f"/orders/{hospital['order']}")
     browser = signed_in(app)
     press(browser, "/find", q="=cmd|' /C calc'!A0")
@@ -745,7 +744,7 @@ def test_what_was_found_in_the_trail_is_taken_away_as_a_file_in_which_nothing_ru
     assert press(browser, "/admin/audit/download", order="x").status_code == 422
 
 
-def test_who_looked_at_a_patient_is_asked_on_a_page_and_verified(app, board, hospital, sqlite_engine):  # noqa: F811
+def test_who_looked_at_a_patient_is_asked_on_a_page_and_verified(app, board, hospital, sqlite_engine):
     from broker.db.seal import seal_events
 
     signed_in(app, "viewer").get(f"/orders/{hospital['order']}")

@@ -9,26 +9,25 @@ from broker.web.access import COOKIE, declaration, served_routes
 from broker.web.app import create_app
 from broker.workflow.audit_collectors import CollectorLine
 from tests.doors import PASSWORD, TESTER, a_browser, form_token, sign_in, signed_in
-from tests.integration.test_web import actions, board, hospital, store  # noqa: F401
 from tests.integration.test_web_access import events
 
 NEW_PASSWORD = "two lamps, one door"
 
 
 @pytest.fixture
-def app(board):  # noqa: F811
+def app(board):
     return create_app(board)
 
 
 @pytest.fixture
-def program(app, board):  # noqa: F811
+def program(app, board):
     from datetime import timedelta
 
     _, token = board.access.tokens.issue("tests", Role.ADMIN, life=timedelta(days=1), by=TESTER)
     return TestClient(app, headers={"authorization": f"Bearer {token}"})
 
 
-def test_an_account_is_added_changed_disabled_and_let_in_again(app, program, board):  # noqa: F811
+def test_an_account_is_added_changed_disabled_and_let_in_again(app, program, board):
     added = program.post("/api/accounts", json={"name": "Zoe", "role": "operator", "password": PASSWORD})
     assert added.status_code == 201
     assert (added.json()["name"], added.json()["role"]) == ("zoe", "operator")
@@ -70,7 +69,7 @@ def test_an_account_is_added_changed_disabled_and_let_in_again(app, program, boa
         ("/api/audit/search", {"patient": "a\x00b"}, 422),
     ],
 )
-def test_what_is_wrong_is_said_and_changes_nothing(program, board, path, body, status):  # noqa: F811
+def test_what_is_wrong_is_said_and_changes_nothing(program, board, path, body, status):
     before = board.access.reports.accounts(), board.access.reports.api_tokens()
     answer = program.post(path, json=body)
     assert answer.status_code == status, answer.text
@@ -80,7 +79,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(program, board, path, body, s
     assert len(board.access.reports.api_tokens()) == len(before[1])
 
 
-def test_a_token_is_answered_once_and_revoked(app, program, board):  # noqa: F811
+def test_a_token_is_answered_once_and_revoked(app, program, board):
     made = program.post("/api/tokens", json={"label": "wall", "role": "viewer", "days": 7})
     assert made.status_code == 201
     token, key = made.json()["token"], made.json()["id"]
@@ -99,7 +98,7 @@ def test_a_token_is_answered_once_and_revoked(app, program, board):  # noqa: F81
     assert other.get("/api/session").status_code == 401
 
 
-def test_sessions_are_listed_and_ended_by_api_and_page(app, program, board, clock):  # noqa: F811
+def test_sessions_are_listed_and_ended_by_api_and_page(app, program, board, clock):
     one, two = signed_in(app, "viewer"), signed_in(app, "operator")
     listed = program.get("/api/sessions").json()
     assert [line["name"] for line in listed] == ["operator", "viewer"]
@@ -121,7 +120,7 @@ def test_sessions_are_listed_and_ended_by_api_and_page(app, program, board, cloc
     assert program.get("/api/sessions").json() == []
 
 
-def test_the_trail_is_searched_verified_and_that_is_an_event(program, board, sqlite_engine):  # noqa: F811
+def test_the_trail_is_searched_verified_and_that_is_an_event(program, board, sqlite_engine):
     seal_events(sqlite_engine)
     found = program.post("/api/audit/search", json={"what": "account added", "limit": 2}).json()
     assert [line["what"] for line in found] == ["account added"] * 2
@@ -136,7 +135,7 @@ def test_the_trail_is_searched_verified_and_that_is_an_event(program, board, sql
     ]
 
 
-def test_collectors_are_told_by_api_and_page(board, clock):  # noqa: F811
+def test_collectors_are_told_by_api_and_page(board, clock):
     from dataclasses import replace
     from datetime import timedelta
 

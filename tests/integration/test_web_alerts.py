@@ -12,7 +12,7 @@ from broker.workflow.alerting import Alerting, Telling
 from broker.workflow.alerts_port import ChannelFailed
 from tests.builders import NOW
 from tests.doors import form_token, signed_in
-from tests.integration.test_web import HOSTILE, Page, actions, board  # noqa: F401
+from tests.integration.hospital_pages import HOSTILE, Page
 
 PATH = "/alerts"
 
@@ -31,7 +31,7 @@ def pager():
 
 
 @pytest.fixture
-def look(board, sqlite_uow_factory, clock, pager):  # noqa: F811
+def look(board, sqlite_uow_factory, clock, pager):
     telling = Telling({"pager": pager}, timedelta(hours=4), "Hospital")
     alerting = Alerting(sqlite_uow_factory, board.reports, clock, telling)
 
@@ -47,7 +47,7 @@ def look(board, sqlite_uow_factory, clock, pager):  # noqa: F811
 
 
 @pytest.fixture
-def app(board, sqlite_uow_factory, clock, pager):  # noqa: F811
+def app(board, sqlite_uow_factory, clock, pager):
     operations = AlertOperations(sqlite_uow_factory, clock, {"pager": pager}, "Hospital")
     return create_app(replace(board, alerts=operations))
 
@@ -123,7 +123,7 @@ def test_a_viewer_sees_and_changes_nothing(app, look):
     assert post(viewer, f"{PATH}/1/acknowledge").status_code == 403
 
 
-def test_programs_do_the_same(app, board, look):  # noqa: F811
+def test_programs_do_the_same(app, board, look):
     look("archive")
     admin = signed_in(app, "operator", headers={"accept": "application/json"})
     csrf = form_token(admin.get(PATH).text)

@@ -8,18 +8,17 @@ from broker.web.access import served_routes
 from broker.web.app import create_app
 from broker.web.security import FIELD, HEADER
 from tests.doors import a_browser, signed_in
-from tests.integration.test_web import actions, board, hospital, store  # noqa: F401
 from tests.integration.test_web_access import events, fill
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 
 
 @pytest.fixture
-def app(board):  # noqa: F811
+def app(board):
     return create_app(board)
 
 
-def test_no_form_of_another_site_is_taken_by_any_route(app, board, hospital):  # noqa: F811
+def test_no_form_of_another_site_is_taken_by_any_route(app, board, hospital):
     browser = signed_in(app, "admin")
     browser.cookies.set("broker_csrf", "x" * 43)
     before = len(board.access.reports.accounts())
@@ -84,7 +83,7 @@ def test_strange_ids_are_refused_or_not_found_and_never_a_defect(app):
 @pytest.mark.parametrize(
     "header", ["x-forwarded-host", "x-original-url", "x-rewrite-url", "x-http-method-override"]
 )
-def test_headers_that_other_servers_believe_change_nothing(app, hospital, header):  # noqa: F811
+def test_headers_that_other_servers_believe_change_nothing(app, hospital, header):
     browser = signed_in(app, "viewer")
     plain = browser.get("/deliveries", headers={"accept": "text/html"})
     told = browser.get("/deliveries", headers={"accept": "text/html", header: "/admin"})

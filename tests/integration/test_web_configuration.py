@@ -20,7 +20,6 @@ from broker.workflow.certificate_days import standings
 from broker.workflow.configuration import ConfigurationKeeper, digest
 from tests.builders import NOW
 from tests.doors import TESTER, form_token, signed_in
-from tests.integration.test_web import actions, board, hospital, store  # noqa: F401
 
 ONE = 'site: { name: "One <script>alert(1)</script>" }\ndevices:\n- { ae_title: CT1, contact: "ann@ward" }\n'
 TWO = ONE.replace("One", "Two \u202eevil").replace("ann@", "bob@")
@@ -43,7 +42,7 @@ def keeper(sqlite_engine, sqlite_uow_factory, clock, path, tmp_path):
 
 
 @pytest.fixture
-def app(board, keeper):  # noqa: F811
+def app(board, keeper):
     certificates = [
         Certificate("listen.web.tls.certificate", NOW + timedelta(days=6)),
         Certificate("destinations.a.ca", None, "No such file or directory"),
@@ -58,7 +57,7 @@ def admin(app):
 
 
 @pytest.fixture
-def program(app, board):  # noqa: F811
+def program(app, board):
     _, token = board.access.tokens.issue("t", Role.ADMIN, life=timedelta(days=1), by=TESTER)
     return TestClient(app, headers={"authorization": f"Bearer {token}"})
 

@@ -31,7 +31,7 @@ from tests.builders import (
     an_instance,
 )
 from tests.doors import form_token, signed_in
-from tests.integration.test_web import WHY, actions, board, store  # noqa: F401
+from tests.integration.hospital_pages import WHY
 
 STUDY = "1.2.826.0.77.4711"
 SOP = "1.2.826.0.78.4712"
@@ -178,7 +178,7 @@ OF_ACCOUNTS = (
 
 
 @pytest.fixture
-def patient(store):  # noqa: F811
+def patient(store):
     """One patient, and everything that comes of one."""
 
     def make(uow):
@@ -219,7 +219,7 @@ def patient(store):  # noqa: F811
 
 
 @pytest.fixture
-def app(board, patient):  # noqa: F811
+def app(board, patient):
     told = [
         replace(
             WHY[0],
@@ -258,7 +258,7 @@ def ask(browser, request, sent):
     return browser.post(address, data={FIELD: secret, **sent})
 
 
-def views(board):  # noqa: F811
+def views(board):
     return list(board.reports.audit(AuditQuestion(actor="admin", what="viewed"), limit=500))
 
 
@@ -283,7 +283,7 @@ def test_every_route_is_said_to_show_a_patient_or_not_to(app):
     assert not shows & SHOWS_NOBODY
 
 
-def test_what_shows_a_patient_leaves_one_view_of_each_object(browser, board):  # noqa: F811
+def test_what_shows_a_patient_leaves_one_view_of_each_object(browser, board):
     assert ask(browser, "POST /api/operations", {"act": "cancel", "study": STUDY}).status_code == 202
     wrong = []
     for request, sent in SHOWS.items():
@@ -296,7 +296,7 @@ def test_what_shows_a_patient_leaves_one_view_of_each_object(browser, board):  #
     assert not wrong, "\n".join(wrong)
 
 
-def problem_of(request, answer, new, board):  # noqa: F811
+def problem_of(request, answer, new, board):
     if answer.status_code not in {200, 202, 303}:
         return f"{answer.status_code} {answer.text[:300]}"
     is_plain = answer.status_code == 303 or any(part in request for part in LEADS)
@@ -315,7 +315,7 @@ def problem_of(request, answer, new, board):  # noqa: F811
     return "" if any(view.id in found for view in new) else "it is not found by what it showed"
 
 
-def test_what_is_said_to_show_nobody_shows_nobody(app, browser, board):  # noqa: F811
+def test_what_is_said_to_show_nobody_shows_nobody(app, browser, board):
     for route in sorted(SHOWS_NOBODY):
         method, path = route.split(" ", 1)
         address = re.sub(r"{([^}]+)}", lambda name: IDS.get(name[1], "1"), path)
@@ -349,19 +349,19 @@ def test_where_names_are_hidden_no_page_names_the_patient(browser):
     assert (refused.status_code, "you hide them" in refused.text) == (409, True)
 
 
-def test_what_is_taken_away_leaves_an_event_of_its_own(browser, board):  # noqa: F811
+def test_what_is_taken_away_leaves_an_event_of_its_own(browser, board):
     browser.get("/orders/1")
     assert "viewed" in ask(browser, "POST /admin/audit/download", {"patient": "BIRDID7"}).text
     (event,) = board.reports.audit(AuditQuestion(what="audit downloaded"))
     assert (event.actor, event.details["patient"]) == ("admin", "BIRDID7")
 
 
-def test_a_head_is_a_view_like_its_get(browser, board):  # noqa: F811
+def test_a_head_is_a_view_like_its_get(browser, board):
     assert browser.head("/orders/1").status_code == 200
     assert len(views(board)) == 1
 
 
-def test_a_long_list_forgets_nobody(browser, board, store):  # noqa: F811
+def test_a_long_list_forgets_nobody(browser, board, store):
     store(lambda uow: [a_stored_entry(uow, number) and None for number in range(100, 700)])
     browser.get("/worklist/print?date=2026-11-21")
     orders = [line.order_id for page in (0, 500) for line in board.reports.orders(page=Page(500, page))]
@@ -370,7 +370,7 @@ def test_a_long_list_forgets_nobody(browser, board, store):  # noqa: F811
         assert len(board.reports.audit(AuditQuestion(order=order, what="viewed"))) == 1
 
 
-def test_a_look_that_cannot_be_written_down_shows_nothing(app, board, browser, monkeypatch):  # noqa: F811
+def test_a_look_that_cannot_be_written_down_shows_nothing(app, board, browser, monkeypatch):
     from broker.errors import DatabaseUnavailable
 
     def away(*args, **kwargs):

@@ -6,19 +6,19 @@ import pytest
 
 from broker.web.pages import ROWS
 from tests.builders import NOW, a_message, a_message_delivery
-from tests.integration.test_web import HOSTILE, Page, actions, board, client, hospital, store  # noqa: F401
+from tests.integration.hospital_pages import HOSTILE, Page
 from tests.journeys.hl7_orders import orm
 
 MESSAGE = orm(accession="A1", patient_id="PID1", name="HAYDN^JOSEPH", study_uid="1.2.3").encode()
 
 
 @pytest.fixture
-def refused(store):  # noqa: F811
+def refused(store):
     problems = ({"condition": "101", "severity": "error", "place": "PID-3.1", "text": "an id is needed"},)
     return store(lambda uow: uow.messages.add(a_message(1, raw=MESSAGE, problems=problems)).id)
 
 
-def test_a_message_is_taken_apart_with_its_problems_in_place(client, refused):  # noqa: F811
+def test_a_message_is_taken_apart_with_its_problems_in_place(client, refused):
     text = client.get(f"/messages/{refused}").text
     row = re.search(r'<tr class="wrong">(.*?)</tr>', text, re.DOTALL)[1]
     assert "PID-3" in row
@@ -26,7 +26,7 @@ def test_a_message_is_taken_apart_with_its_problems_in_place(client, refused):  
     assert "Patient Name" in text
 
 
-def test_what_a_message_says_is_read_again_when_asked(client, refused):  # noqa: F811
+def test_what_a_message_says_is_read_again_when_asked(client, refused):
     assert "OBR-18" not in client.get(f"/messages/{refused}").text.partition("What it says")[2]
     text = client.get(f"/messages/{refused}?again=true").text.partition("What it says")[2]
     assert re.search(r"PatientName.*?HAYDN\^JOSEPH.*?PID-5", text, re.DOTALL)
@@ -35,13 +35,13 @@ def test_what_a_message_says_is_read_again_when_asked(client, refused):  # noqa:
     assert body["says"]["values"]
 
 
-def test_a_message_can_be_kept_as_it_came(client, refused):  # noqa: F811
+def test_a_message_can_be_kept_as_it_came(client, refused):
     answer = client.get(f"/messages/{refused}/raw")
     assert answer.content == MESSAGE
     assert answer.headers["content-disposition"] == f'attachment; filename="message-{refused}.hl7"'
 
 
-def test_messages_out_are_listed_and_shown(client, store):  # noqa: F811
+def test_messages_out_are_listed_and_shown(client, store):
     key = store(lambda uow: uow.deliveries.add(a_message_delivery("k", payload=MESSAGE), now=NOW))
     assert f'href="/messages/out/{key}"' in client.get("/messages?way=out").text
     text = client.get(f"/messages/out/{key}").text
@@ -51,7 +51,7 @@ def test_messages_out_are_listed_and_shown(client, store):  # noqa: F811
     assert client.get("/messages/out/999").status_code == 404
 
 
-def test_a_long_list_is_turned_by_cursor_and_keeps_its_filters(client, store):  # noqa: F811
+def test_a_long_list_is_turned_by_cursor_and_keeps_its_filters(client, store):
     store(lambda uow: [uow.messages.add(a_message(n)) for n in range(1, ROWS + 3)])
     first = client.get("/messages?outcome=accepted&sender=RIS").text
     older = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
@@ -64,12 +64,12 @@ def test_a_long_list_is_turned_by_cursor_and_keeps_its_filters(client, store):  
 @pytest.mark.parametrize(
     "query", ["day=2026-13-45", "day=x", "way=up", "before=0", f"sender={'x' * 129}", "day=9999-12-31"]
 )
-def test_a_filter_that_cannot_be_read_is_422(client, query):  # noqa: F811
+def test_a_filter_that_cannot_be_read_is_422(client, query):
     assert client.get(f"/messages?{query}").status_code == 422
 
 
 @pytest.mark.parametrize("name", [*HOSTILE, "M" * 65_536])
-def test_whatever_a_message_holds_is_text(client, store, name):  # noqa: F811
+def test_whatever_a_message_holds_is_text(client, store, name):
     raw = MESSAGE.replace(b"HAYDN^JOSEPH", name.encode())
     key = store(lambda uow: uow.messages.add(a_message(1, raw=raw)).id)
     for path in (f"/messages/{key}", f"/messages/{key}?again=true", "/messages"):

@@ -9,10 +9,9 @@ from broker.domain.access import Role
 from broker.settings import Site
 from broker.web.app import create_app
 from tests.doors import TESTER, a_browser
-from tests.integration.test_web import actions, board  # noqa: F401
 
 
-def test_metrics_want_a_token_unless_the_site_opens_them(board):  # noqa: F811
+def test_metrics_want_a_token_unless_the_site_opens_them(board):
     board = replace(board, metrics=lambda: b"worklist_broker_info 1.0\n")
     _, token = board.access.tokens.issue("prometheus", Role.VIEWER, life=timedelta(days=1), by=TESTER)
     program = a_browser(create_app(board), headers={"accept": "text/plain"})

@@ -3,10 +3,10 @@
 import re
 
 from tests.builders import a_stored_entry
-from tests.integration.test_web import Page, actions, board, client, hospital, store  # noqa: F401
+from tests.integration.hospital_pages import Page
 
 
-def test_an_order_tells_what_scanners_are_told_and_from_where(client, store):  # noqa: F811
+def test_an_order_tells_what_scanners_are_told_and_from_where(client, store):
     entry = store(lambda uow: a_stored_entry(uow, 1, step={"sources": {"Modality": "OBR-24"}}))
     text = client.get(f"/orders/{entry.order.id}").text
     assert re.search(r"<code>Modality</code>.*?<bdi>CT</bdi>.*?<code>OBR-24</code>", text)
@@ -15,7 +15,7 @@ def test_an_order_tells_what_scanners_are_told_and_from_where(client, store):  #
     assert client.get("/api/orders/999/entry").status_code == 404
 
 
-def test_would_a_scanner_see_it(client, store, clock):  # noqa: F811
+def test_would_a_scanner_see_it(client, store, clock):
     day = clock.local_now().strftime("%Y%m%d")
     entry = store(lambda uow: a_stored_entry(uow, 1, step={"start_date": day, "modality": "MR"}))
     path = f"/orders/{entry.order.id}"
@@ -31,7 +31,7 @@ def test_would_a_scanner_see_it(client, store, clock):  # noqa: F811
     assert client.get(f"{path}?device=NOBODY").status_code == 404
 
 
-def test_a_preview_is_kept_by_the_browser_and_names_nobody(client, hospital):  # noqa: F811
+def test_a_preview_is_kept_by_the_browser_and_names_nobody(client, hospital):
     path = f"/instances/{hospital['instance']}/preview"
     first = client.get(path)
     assert (first.status_code, first.headers["content-type"]) == (200, "image/png")

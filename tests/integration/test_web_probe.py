@@ -12,12 +12,12 @@ from broker.web.app import create_app
 from broker.workflow.probe_port import Hop, ProbeRun
 from tests.builders import NOW
 from tests.doors import signed_in
-from tests.integration.test_web import actions, board, press, store  # noqa: F401
+from tests.integration.hospital_pages import press
 
 WITHOUT_NAMES = ("order", "worklist", "begin", "image", "finish", "delivery")
 
 
-def a_run(store, number=1, *, hops=(), ended=True, failed=None, began=NOW):  # noqa: F811
+def a_run(store, number=1, *, hops=(), ended=True, failed=None, began=NOW):
     run = ProbeRun(0, f"2.25.{number}", f"PROBE{number}", "ruiz", began)
     key = store(lambda uow: uow.probes.add(run))
     ended_at = began + timedelta(seconds=2) if ended else None
@@ -30,11 +30,11 @@ FAILED = (*HELD[:3], Hop("image", False, 1.5, "C-STORE was answered A700 <b>full
 
 
 @pytest.fixture
-def browser(board):  # noqa: F811
+def browser(board):
     return signed_in(create_app(board), "operator")
 
 
-def test_every_hop_is_told_with_its_time_and_the_one_that_failed_with_its_reason(browser, store):  # noqa: F811
+def test_every_hop_is_told_with_its_time_and_the_one_that_failed_with_its_reason(browser, store):
     good = browser.get(f"/probe/{a_run(store, 1, hops=HELD)}").text
     assert "Every hop held, in 1.5 s" in good
     assert "delivery was taken" in good
@@ -49,7 +49,7 @@ def test_every_hop_is_told_with_its_time_and_the_one_that_failed_with_its_reason
     assert browser.get("/api/probe/1").json()["hops"][0]["detail"] == "order was taken"
 
 
-def test_one_that_runs_is_asked_for_again_until_it_has_ended(browser, store, clock):  # noqa: F811
+def test_one_that_runs_is_asked_for_again_until_it_has_ended(browser, store, clock):
     key = a_run(store, hops=HELD[:2], ended=False)
     running = browser.get(f"/probe/{key}/live").text
     assert 'hx-trigger="every 1s"' in running
@@ -60,7 +60,7 @@ def test_one_that_runs_is_asked_for_again_until_it_has_ended(browser, store, clo
     assert "did not come to its end" in left
 
 
-def test_the_button_starts_one_and_shows_it(board, store):  # noqa: F811
+def test_the_button_starts_one_and_shows_it(board, store):
     key, asked = a_run(store, hops=HELD), []
     operator = signed_in(
         create_app(replace(board, start_probe=lambda who: asked.append(who) or key)), "operator"

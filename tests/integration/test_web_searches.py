@@ -10,13 +10,13 @@ from broker.web.pages import ROWS
 from broker.web.security import FIELD, HEADER
 from tests.builders import a_stored_entry, an_instance
 from tests.doors import a_browser, form_token, sign_in, signed_in
-from tests.integration.test_web import STUDY, actions, board, hospital, store  # noqa: F401
+from tests.integration.hospital_pages import STUDY
 
 LISTS = ("/orders", "/images", "/worklist")
 
 
 @pytest.fixture
-def viewer(board):  # noqa: F811
+def viewer(board):
     return signed_in(create_app(board), "viewer")
 
 
@@ -34,7 +34,7 @@ def search(browser, path, **fields):
         ("/images", STUDY, f'title="{STUDY}"', "1.2.826.0.1.9"),
     ],
 )
-def test_a_search_lists_what_fits_and_keeps_what_was_typed(viewer, hospital, path, text, shown, hidden):  # noqa: F811
+def test_a_search_lists_what_fits_and_keeps_what_was_typed(viewer, hospital, path, text, shown, hidden):
     answer = search(viewer, path, q=text)
     assert answer.status_code == 200
     assert shown in answer.text
@@ -52,7 +52,7 @@ def test_a_filter_without_a_search_is_an_address_to_be_sent_to_a_colleague(viewe
 
 
 @pytest.mark.parametrize("path", [*LISTS, "/api/orders", "/api/studies", "/api/worklist"])
-def test_a_search_by_address_is_refused_and_says_where_it_belongs(viewer, hospital, path):  # noqa: F811
+def test_a_search_by_address_is_refused_and_says_where_it_belongs(viewer, hospital, path):
     answer = viewer.get(f"{path}?q=HAYDN1")
     assert answer.status_code == 422
     assert "the body of a POST" in answer.text
@@ -86,7 +86,7 @@ def test_a_search_needs_the_token_of_the_form(viewer, path):
     assert viewer.post(path, data={"q": "x"}).status_code == 403
 
 
-def test_a_long_search_is_turned_by_buttons_that_carry_it_in_their_form(viewer, store):  # noqa: F811
+def test_a_long_search_is_turned_by_buttons_that_carry_it_in_their_form(viewer, store):
     store(lambda uow: [a_stored_entry(uow, number) and None for number in range(1, ROWS + 4)])
     for path, turn, rows in (("/orders", "page", "Order"), ("/worklist", "after", "Accession")):
         first = search(viewer, path, q="HAYDN")
@@ -99,7 +99,7 @@ def test_a_long_search_is_turned_by_buttons_that_carry_it_in_their_form(viewer, 
         assert second.text.count(f'data-l="{rows}"') == 3
 
 
-def test_a_program_searches_by_body(board, hospital, viewer):  # noqa: F811
+def test_a_program_searches_by_body(board, hospital, viewer):
     secret = {HEADER: form_token(viewer.get("/find").text)}
 
     def ask(noun, **body):
@@ -121,7 +121,7 @@ def test_a_program_searches_by_body(board, hospital, viewer):  # noqa: F811
         ("studies", "PID1", "study_instance_uid"),
     ],
 )
-def test_a_program_turns_a_search_without_a_name_in_the_address(board, hospital, store, noun, sought, key):  # noqa: F811
+def test_a_program_turns_a_search_without_a_name_in_the_address(board, hospital, store, noun, sought, key):
     def more(uow):
         for number in range(10, 13):
             a_stored_entry(uow, number)
@@ -149,18 +149,18 @@ def test_a_program_turns_a_search_without_a_name_in_the_address(board, hospital,
     assert parts == whole
 
 
-def test_titles_name_nobody(viewer, hospital):  # noqa: F811
+def test_titles_name_nobody(viewer, hospital):
     for path in (*LISTS, "/orders/1", f"/studies/{STUDY}", "/messages/1", "/deliveries/1", "/worklist/print"):
         title = re.search(r"<title>(.*?)</title>", viewer.get(path).text)[1]
         assert not re.search("HAYDN|JOSEPH|PID1|A1", title), path
 
 
-def test_who_is_asked_to_sign_in_brings_no_search_along(board):  # noqa: F811
+def test_who_is_asked_to_sign_in_brings_no_search_along(board):
     browser = a_browser(create_app(board))
     assert browser.get("/orders?q=HAYDN").headers["location"] == "/sign-in?next=%2Forders"
     assert sign_in(browser, "viewer", next="/orders").headers["location"] == "/orders"
 
 
-def test_the_address_of_a_program_is_refused_before_anything_is_read(board):  # noqa: F811
+def test_the_address_of_a_program_is_refused_before_anything_is_read(board):
     nobody = TestClient(create_app(board))
     assert nobody.get("/api/orders?q=HAYDN").status_code == 401

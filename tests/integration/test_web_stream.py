@@ -17,7 +17,6 @@ from broker.web.access import COOKIE, Who, turned_out
 from broker.web.app import create_app
 from broker.web.security import FIELD
 from tests.doors import PASSWORD, TESTER, form_token, signed_in
-from tests.integration.test_web import actions, board, hospital, store  # noqa: F401
 
 SOON_S = 20.0
 """A turn takes a second, on a loaded machine longer; the browser would have been asked again after ten minutes."""
@@ -57,7 +56,7 @@ class Watching:
 
 
 @pytest.fixture
-def app(board):  # noqa: F811
+def app(board):
     return create_app(replace(board, hosts=board.hosts | {"127.0.0.1"}))
 
 
@@ -67,7 +66,7 @@ def the_session(app, name):
 
 def test_a_stream_ends_when_its_account_is_disabled_its_role_changes_or_its_session_or_token_ends(
     app,
-    board,  # noqa: F811
+    board,
 ):
     access = board.access
     access.accounts.add("guest", Role.VIEWER, PASSWORD, by=TESTER)
@@ -97,7 +96,7 @@ def test_a_stream_ends_when_its_account_is_disabled_its_role_changes_or_its_sess
         assert httpx.get(f"{address}/overview/live", headers=shown["disabled"]).status_code in {303, 401}
 
 
-def test_fifty_viewers_are_asked_for_by_two_questions(app, board, sqlite_engine):  # noqa: F811
+def test_fifty_viewers_are_asked_for_by_two_questions(app, board, sqlite_engine):
     sessions = [the_session(app, name)["cookie"].partition("=")[2] for name in ("viewer", "admin") * 5]
     everybody = set()
     for number in range(50):
@@ -118,7 +117,7 @@ def test_fifty_viewers_are_asked_for_by_two_questions(app, board, sqlite_engine)
     assert len([one for one in asked if one.startswith("SELECT")]) == 2
 
 
-def test_a_session_nobody_uses_and_a_token_past_its_day_are_out(app, board, clock):  # noqa: F811
+def test_a_session_nobody_uses_and_a_token_past_its_day_are_out(app, board, clock):
     token = the_session(app, "viewer")["cookie"].partition("=")[2]
     session = board.access.sign_in.session(token)
     sitting = Who(session.name, session.role, "192.0.2.1", session=session)

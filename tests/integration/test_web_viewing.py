@@ -6,15 +6,15 @@ from broker.web.app import create_app
 from broker.web.security import FIELD, HEADER
 from broker.workflow.audit_port import AuditQuestion
 from tests.doors import form_token, signed_in
-from tests.integration.test_web import STUDY, actions, board, hospital, store  # noqa: F401
+from tests.integration.hospital_pages import STUDY
 
 
 @pytest.fixture
-def viewer(board):  # noqa: F811
+def viewer(board):
     return signed_in(create_app(board), "viewer")
 
 
-def views(board, what="viewed", **about):  # noqa: F811
+def views(board, what="viewed", **about):
     return board.reports.audit(AuditQuestion(actor="viewer", what=what, **about), limit=500)
 
 
@@ -47,7 +47,7 @@ def views(board, what="viewed", **about):  # noqa: F811
         "/api/deliveries/1",
     ],
 )
-def test_what_names_a_patient_leaves_who_was_shown_which_order_from_where(viewer, board, hospital, path):  # noqa: F811
+def test_what_names_a_patient_leaves_who_was_shown_which_order_from_where(viewer, board, hospital, path):
     assert viewer.get(path).status_code == 200
     seen = views(board)
     assert seen
@@ -58,7 +58,7 @@ def test_what_names_a_patient_leaves_who_was_shown_which_order_from_where(viewer
     assert len(views(board)) == len(seen), "the same look within a minute"
 
 
-def test_a_search_leaves_its_words_and_what_was_found(viewer, board, hospital):  # noqa: F811
+def test_a_search_leaves_its_words_and_what_was_found(viewer, board, hospital):
     secret = form_token(viewer.get("/find").text)
     viewer.post("/find", data={FIELD: secret, "q": "haydn"})
     viewer.post("/api/find", json={"q": "A1"}, headers={HEADER: secret})
@@ -71,12 +71,12 @@ def test_a_search_leaves_its_words_and_what_was_found(viewer, board, hospital): 
 @pytest.mark.parametrize(
     "path", ["/orders/999", "/studies/9.9", "/messages/999", "/api/studies/9.9/timeline"]
 )
-def test_what_is_not_there_was_not_seen(viewer, board, hospital, path):  # noqa: F811
+def test_what_is_not_there_was_not_seen(viewer, board, hospital, path):
     viewer.get(path)
     assert views(board) == []
 
 
-def test_what_cannot_be_written_down_is_not_shown(board, hospital, monkeypatch):  # noqa: F811
+def test_what_cannot_be_written_down_is_not_shown(board, hospital, monkeypatch):
     from broker.errors import DatabaseUnavailable
 
     viewer = signed_in(create_app(board), "viewer")
