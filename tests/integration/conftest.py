@@ -176,3 +176,8 @@ def hospital(store):
         }
 
     return store(make)
+
+
+@pytest.fixture
+def app(board):
+    return create_app(board)

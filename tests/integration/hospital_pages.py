@@ -141,3 +141,19 @@ class Page(HTMLParser):
                 self.links.add(given[name])
         if tag == "form" and given.get("method") == "post":
             self.forms.add(given["action"])
+
+
+def fill(path):
+    """Put something into the path that reads as an id and as a name."""
+    return re.sub(r"{[^}]+}", "999999", path)
+
+
+def events(board, name):
+    from sqlalchemy import select
+
+    from broker.db.engine import reading
+    from broker.db.schema import EVENT
+
+    with reading(board.reports._engine) as connection:
+        found = connection.execute(select(EVENT).where(EVENT.c.name == name).order_by(EVENT.c.id))
+        return [dict(row) for row in found.mappings()]

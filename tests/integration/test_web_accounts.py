@@ -9,14 +9,9 @@ from broker.web.access import COOKIE, declaration, served_routes
 from broker.web.app import create_app
 from broker.workflow.audit_collectors import CollectorLine
 from tests.doors import PASSWORD, TESTER, a_browser, form_token, sign_in, signed_in
-from tests.integration.test_web_access import events
+from tests.integration.hospital_pages import events
 
 NEW_PASSWORD = "two lamps, one door"
-
-
-@pytest.fixture
-def app(board):
-    return create_app(board)
 
 
 @pytest.fixture

@@ -5,17 +5,11 @@ import re
 import pytest
 
 from broker.web.access import served_routes
-from broker.web.app import create_app
 from broker.web.security import FIELD, HEADER
 from tests.doors import a_browser, signed_in
-from tests.integration.test_web_access import events, fill
+from tests.integration.hospital_pages import events, fill
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
-
-
-@pytest.fixture
-def app(board):
-    return create_app(board)
 
 
 def test_no_form_of_another_site_is_taken_by_any_route(app, board, hospital):
