@@ -1,4 +1,4 @@
-"""A RIS and what it has sent: orders on a real database, new for each test."""
+"""A RIS and what it has sent, and a ward that owes deliveries: on a real database, new for each test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from broker.domain.orders import OrderAction as A
 from tests.ris import Ris, a_procedure, a_step, an_order
+from tests.unit.workflow.delivery_ward import Ward
 
 
 @pytest.fixture
@@ -18,3 +19,8 @@ def two_steps(ris):
     """An order with two steps of one procedure."""
     ris.send(an_order(A.PLACE, "NW", a_procedure("RP1", None, a_step("S1"), a_step("S2"))))
     return ris
+
+
+@pytest.fixture
+def ward(sqlite_uow_factory, clock, queue):
+    return Ward(sqlite_uow_factory, clock, queue)
