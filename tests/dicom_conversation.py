@@ -19,6 +19,7 @@ from broker.dicom.network.service import (
     Response,
     ServiceOffer,
 )
+from broker.dicom.network.verification import verification_offer
 
 VERIFICATION = "1.2.840.10008.1.1"
 WORKLIST = "1.2.840.10008.5.1.4.31"
@@ -26,6 +27,8 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 MPPS = "1.2.840.10008.3.1.2.3.3"
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
+
+ECHO = [verification_offer()]
 
 SILENCE = "the peer says nothing until the deadline"
 
