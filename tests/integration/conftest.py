@@ -1,10 +1,11 @@
 """What adapters are tested among: logging that stays that of the tests, a stored file that cannot be read for a while,
-and a hospital behind the pages."""
+a hospital behind the pages, an MLLP listener."""
 
 from __future__ import annotations
 
 import io
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, timedelta
@@ -27,6 +28,7 @@ from broker.workflow.overview_port import HealthPart, Resource
 from tests.builders import NOW, a_delivery, a_message, a_stored_entry, an_instance
 from tests.doors import an_access, signed_in, with_accounts
 from tests.integration.hospital_pages import FACTS, STUDY, WHY, Insight
+from tests.integration.mllp_listener import Running
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +183,21 @@ def hospital(store):
 @pytest.fixture
 def app(board):
     return create_app(board)
+
+
+@pytest.fixture
+def running(clock):
+    with Running(clock) as running:
+        yield running
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost and its key."""
+    path = tmp_path / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", tmp_path / "key.pem", "-out", path],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return path, tmp_path / "key.pem"

@@ -27,13 +27,7 @@ from tests.integration.association_listener import (
     listening,
     wait_until,
 )
-from tests.integration.test_hl7_listener import (
-    Running,
-    certificate,  # noqa: F401 - a fixture
-    ids,
-    message,
-    received,
-)
+from tests.integration.mllp_listener import Running, ids, message, received
 from tests.pcap_reader import conversations
 
 
@@ -219,7 +213,7 @@ def test_by_address_a_connection_is_captured_from_its_beginning_to_its_end(captu
     assert theirs.ended == "end"
 
 
-def test_of_hl7_over_tls_is_captured_what_is_said_inside(capture, clock, certificate):  # noqa: F811
+def test_of_hl7_over_tls_is_captured_what_is_said_inside(capture, clock, certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     taps, heard = capture(replace(a_capture("hl7", "RIS"), address="127.0.0.0/8"))
