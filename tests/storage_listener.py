@@ -20,6 +20,23 @@ from broker.workflow.unit_of_work import UnitsOfWork
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 
+# The listener as a program of its own, to be killed: its arguments are a database and a folder, and it prints its port.
+SERVER = """
+import sys, time
+from pathlib import Path
+from broker.db.engine import open_engine
+from broker.db.unit_of_work import SqlUnitsOfWork
+from broker.workflow.clock import SystemClock
+from tests.bundled_files import DATA, data_set_of
+from tests.fakes.task_queue import RecordingTaskQueue
+from tests.storage_listener import a_file_store, a_listener
+engine = open_engine(sys.argv[1])
+uows = SqlUnitsOfWork(engine, RecordingTaskQueue(), SystemClock())
+server = a_listener(a_file_store(Path(sys.argv[2])), lambda: uows)
+print(server.port, flush=True)
+time.sleep(60)
+"""
+
 
 def a_file_store(root: Path, disk: LocalDisk | None = None) -> DiskFileStore:
     store = DiskFileStore(

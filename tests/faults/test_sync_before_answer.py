@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_storage_service import SERVER
-from tests.storage_listener import a_data_set, an_association, store
+from tests.storage_listener import SERVER, a_data_set, an_association, store
 
 STRACE = shutil.which("strace")
 CALLS = "openat,link,linkat,unlink,unlinkat,fsync,fdatasync,sendto,sendmsg"
