@@ -79,9 +79,9 @@ class Urgent:
     """Patients who wait, or may."""
 
     overdue_arrived: int
-    """Steps of today whose patient has arrived and whose start is past by more than was asked for."""
+    """Steps of the last 24 hours whose patient has arrived and whose start is past by more than was asked for."""
     overdue_stat: int
-    """STAT steps of today that have not begun although their start is past."""
+    """STAT steps of the last 24 hours that have not begun although their start is past."""
     incomplete_stat: int
     """STAT steps no scanner is offered, because something is missing."""
 

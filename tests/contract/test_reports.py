@@ -378,7 +378,7 @@ def test_destinations_tell_how_they_fare_by_the_hour(engine, uow_factory):
         ({"start_time": "072000", "status": StepStatus.ARRIVED}, 1, 0, 0),
         ({"start_time": "073500", "status": StepStatus.ARRIVED}, 0, 0, 0),
         ({"start_time": "072000"}, 0, 0, 0),
-        ({"start_time": "072000", "start_date": "20261120", "status": StepStatus.ARRIVED}, 0, 0, 0),
+        ({"start_time": "072000", "start_date": "20261119", "status": StepStatus.ARRIVED}, 0, 0, 0),
         ({"start_time": "072000", "status": StepStatus.STARTED}, 0, 0, 0),
     ],
 )
@@ -405,12 +405,27 @@ def test_a_stat_step_no_scanner_sees_is_counted(reports, uow_factory):
     assert reports.urgent(now_local=NOW, late=timedelta(minutes=30)).incomplete_stat == 1
 
 
-def test_nobody_is_late_just_after_midnight(reports, uow_factory):
+@pytest.mark.parametrize(
+    ("date", "time", "hour", "minute", "waits"),
+    [
+        ("20261121", "000000", 0, 20, 0),
+        ("20261121", "000000", 0, 31, 1),
+        ("20261120", "234900", 0, 20, 1),
+        ("20261120", "235100", 0, 20, 0),
+        ("20261120", "235959", 3, 0, 1),
+        ("20261120", "025959", 3, 0, 0),
+        ("20261120", "030000", 3, 0, 1),
+        ("20261121", "024000", 3, 0, 0),
+        ("20261122", "000000", 3, 0, 0),
+    ],
+)
+def test_who_waits_is_not_forgotten_at_midnight(reports, uow_factory, date, time, hour, minute, waits):
     with uow_factory() as uow:
-        a_stored_entry(uow, 1, step={"start_time": "000000", "status": StepStatus.ARRIVED})
+        step = {"start_date": date, "start_time": time, "status": StepStatus.ARRIVED}
+        a_stored_entry(uow, 1, procedure={"attributes": {"RequestedProcedurePriority": "STAT"}}, step=step)
         uow.commit()
-    midnight = NOW.replace(hour=0, minute=20)
-    assert reports.urgent(now_local=midnight, late=timedelta(minutes=30)).overdue_arrived == 0
+    found = reports.urgent(now_local=NOW.replace(hour=hour, minute=minute), late=timedelta(minutes=30))
+    assert (found.overdue_arrived, found.overdue_stat) == (waits, waits)
 
 
 def test_a_shift_is_counted_from_its_beginning(engine, uow_factory):

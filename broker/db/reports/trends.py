@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, func, literal_column, select
+from sqlalchemy import ColumnElement, case, func, literal_column, or_, select
 
 from broker.db.delivery_states import GROUPED_DESTINATION, OPEN_STATES, in_state
 from broker.db.reports.orders import INCOMPLETE_ORDERS
@@ -26,6 +26,8 @@ _STAT = 1
 _FAILURES_LOOKED_AT = 5000
 _WAITING_LOOKED_AT = 5000
 _MOST_STEPS = 2000
+_LOOKED_BACK = timedelta(hours=24)
+_ARRIVED = (StepStatus.ARRIVED.value, StepStatus.READY.value)
 
 
 class TrendReports(Reader):
@@ -95,25 +97,40 @@ class TrendReports(Reader):
         return Storage(image_bytes=total, bytes_per_day=int(int(row["bytes"]) / days))
 
     def urgent(self, *, now_local: datetime, late: timedelta) -> Urgent:
-        """Count patients who wait: steps of the site's today whose start is past by more than `late`."""
-        today, past = now_local.strftime("%Y%m%d"), now_local - late
-        # Before half past midnight nothing of today is late; what yesterday left is on yesterday's list.
-        until = past.strftime("%H%M%S") if past.date() == now_local.date() else ""
+        """Count patients who wait: steps of the last 24 hours whose start is past by more than `late`.
+
+        By the site's wall clock, and over midnight: who should have begun at 23:50 waits at three, too.
+        """
+        since, past = now_local - _LOOKED_BACK, now_local - late
+        waits = or_(STEP.c.status.in_(_ARRIVED), STEP.c.priority_rank <= literal_column(str(_STAT)))
         begun = select(STEP.c.status, STEP.c.priority_rank).where(
-            STEP.c.offered.is_(True),
-            STEP.c.start_date == today,
-            STEP.c.start_time < until,
-            STEP.c.time_unspecified.is_(False),
+            STEP.c.offered.is_(True), STEP.c.time_unspecified.is_(False), waits
         )
         missing = INCOMPLETE_ORDERS.where(STEP.c.priority_rank <= literal_column(str(_STAT)))
         with self._reading() as connection:
-            overdue = connection.execute(begun.limit(_MOST_STEPS)).all()
+            overdue = [
+                step
+                for day, first, until in _days_between(since, past)
+                for step in connection.execute(
+                    begun.where(
+                        STEP.c.start_date == day, STEP.c.start_time >= first, STEP.c.start_time < until
+                    ).limit(_MOST_STEPS)
+                )
+            ]
             incomplete = connection.execute(
                 select(func.count()).select_from(missing.limit(_MOST_STEPS).subquery())
             ).scalar_one()
-        arrived = {StepStatus.ARRIVED.value, StepStatus.READY.value}
         return Urgent(
-            overdue_arrived=sum(1 for status, _ in overdue if status in arrived),
+            overdue_arrived=sum(1 for status, _ in overdue if status in _ARRIVED),
             overdue_stat=sum(1 for _, rank in overdue if rank <= _STAT),
             incomplete_stat=int(incomplete),
         )
+
+
+def _days_between(since: datetime, past: datetime) -> Iterator[tuple[str, str, str]]:
+    """Answer each day of a span as `YYYYMMDD`, with the times of it (`HHMMSS`) from which and before which."""
+    day = since.date()
+    while day <= past.date():
+        first = since.strftime("%H%M%S") if day == since.date() else ""
+        yield f"{day:%Y%m%d}", first, past.strftime("%H%M%S") if day == past.date() else "24"
+        day += timedelta(days=1)
