@@ -51,6 +51,11 @@ class BoardReports(Protocol):
         ...
 
 
+def waiting_of(day: BoardDay) -> int:
+    """Answer how many steps of a day have not begun."""
+    return sum(number for status, number in day.counts.items() if status in _WAITS)
+
+
 def is_overdue(line: WorklistLine, *, now: datetime) -> bool:
     """Tell whether a step has not begun although its start is long past by the site's wall clock."""
     if line.status not in _WAITS or not line.start or len(line.start) < 16:

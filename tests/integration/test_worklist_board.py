@@ -26,6 +26,19 @@ def test_without_filters_today_is_shown_and_all_days_are_one_press_away(client, 
     assert client.get("/worklist?date=2026-13-40").status_code == 422
 
 
+def test_an_empty_today_says_what_yesterday_left(client, store):  # noqa: F811
+    for number, status in ((7, StepStatus.SCHEDULED), (8, StepStatus.ARRIVED), (9, StepStatus.COMPLETED)):
+        step = {"start_date": "20261120", "status": status}
+        store(lambda uow, number=number, step=step: a_stored_entry(uow, number, step=step))
+    page = client.get("/worklist").text
+    assert '<a href="?date=2026-11-20">2 steps of yesterday have not begun</a>' in page
+    assert "of yesterday" not in client.get("/worklist?date=2026-11-22").text
+    empty = client.get("/worklist?date=2026-11-22").text
+    assert "Nothing is scheduled that day" in empty
+    assert "Nothing fits" not in empty
+    assert "Nothing fits" in client.get("/worklist?date=2026-11-22&modality=CT").text
+
+
 def test_overdue_and_stat_are_marked_with_words_and_states_are_renewed_in_place(client, store):  # noqa: F811
     step = store(
         lambda uow: a_stored_entry(

@@ -17,7 +17,7 @@ from broker.web.rendering import Pages
 from broker.web.searching import NothingSoughtByUrl, TheSearch
 from broker.web.viewing import TheViewing, Viewing
 from broker.workflow.reports_port import WorklistLine
-from broker.workflow.worklist_board import BoardFilters, by_station, is_overdue, is_urgent
+from broker.workflow.worklist_board import BoardFilters, by_station, is_overdue, is_urgent, waiting_of
 
 router = APIRouter()
 MOST_PRINTED = 3000
@@ -92,6 +92,7 @@ def _list(
         filters=filters,
         day=board.reports.board_day(day.strftime("%Y%m%d")) if day else None,
         days=_days(board, day),
+        left=_left(board, day),
     )
 
 
@@ -149,6 +150,16 @@ def _days(board: Dashboard, day: calendar_day | None) -> list[tuple[str, str, bo
         near.append((f"{day:%Y-%m-%d}", day))
     told = [(name, f"{other:%Y-%m-%d}", other == day) for name, other in near]
     return [*told, ("All days", "all", day is None)]
+
+
+def _left(board: Dashboard, day: calendar_day | None) -> tuple[str, int] | None:
+    """Answer, beside today's list, yesterday and how many of its steps have not begun: none is gone at midnight."""
+    today = board.clock.local_now().date()
+    if day != today:
+        return None
+    before = today - timedelta(days=1)
+    number = waiting_of(board.reports.board_day(before.strftime("%Y%m%d")))
+    return (f"{before:%Y-%m-%d}", number) if number else None
 
 
 def _marks(board: Dashboard, lines: Sequence[WorklistLine]) -> dict[int, tuple[bool, bool]]:
