@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import shutil
-import socket
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,13 +16,14 @@ from broker.db.engine import open_engine
 from broker.db.unit_of_work import SqlUnitsOfWork
 from broker.failpoints import VARIABLE
 from broker.strays import remove_strays
-from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.broker_process import RunningBroker, wait_until
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.journeys.hl7_orders import orm
-from tests.ledger.lines import AssociationLine
+from tests.ledger.lines import AssociationLine, MessageLine
 from tests.ledger.modality import MPPS, a_creation, an_end
 from tests.peers import findscu, run, storescp
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -91,29 +91,17 @@ def arm(failpoints):
 
 
 def send(port, message):
-    """Send one message; answer MSA-1, or None when the connection ended without an answer."""
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
-        connection.sendall(b"\x0b" + message.encode() + b"\x1c\r")
-        answer = b""
-        try:
-            while not answer.endswith(b"\x1c\r"):
-                part = connection.recv(65536)
-                if not part:
-                    return None
-                answer += part
-        except ConnectionResetError:
-            return None
-    return next(line.split("|")[1] for line in answer.decode().split("\r") if line.startswith("MSA"))
+    """Send one message; answer MSA-1, or None when the connection was refused or ended without an answer."""
+    line = MessageLine(port, patience_s=10)
+    try:
+        return line.send(message.encode())
+    finally:
+        line.close()
 
 
 def send_again(port, message):
-    """Send as a RIS does that got no answer: again, until somebody listens."""
-
-    def once():
-        with contextlib.suppress(ConnectionRefusedError):
-            return send(port, message)
-
-    return wait_until(once, what="an answer to the same message")
+    """Send as a RIS does that got no answer: again, until somebody listens and answers."""
+    return wait_until(lambda: send(port, message), what="an answer to the same message")
 
 
 def images(folder, count, **attributes):
