@@ -26,7 +26,6 @@ from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.operations import Act
 from broker.workflow.probe_port import Hop, ProbeRun
 from broker.workflow.selection import Selection
-from tests.broker_process import free_port
 from tests.builders import (
     a_delivery,
     a_message,
@@ -35,6 +34,7 @@ from tests.builders import (
     an_instance,
 )
 from tests.doors import TESTER
+from tests.ports import free_port
 from tests.syslog_collector import certificate
 
 STUDY = "1.2.826.0.1.1"

@@ -1,11 +1,11 @@
 """Runs the product as its users do: `broker serve` in a process, with a site file of the test's own."""
 
+import contextlib
 import http.client
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,24 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlencode
 
+from tests.ports import free_port
+
 BROKER = Path(sys.executable).with_name("broker")
 START_S = 40.0
 ROOT = Path(__file__).parents[1]
 ADMIN, PASSWORD = "tester", "one lamp, two doors"
-
-
-_given_ports = set()
-
-
-def free_port():
-    """Answer a port nobody listens on, and another one each time: the kernel may name the same one again."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _given_ports:
-            _given_ports.add(port)
-            return port
 
 
 def wait_until(condition, *, timeout_s=20.0, what="it"):
@@ -114,10 +102,10 @@ class RunningBroker:
 
         serve = psutil.Process(self.process.pid)
         family = [serve, *serve.children(recursive=True)]
-        for process in family:
-            process.send_signal(signal.SIGSTOP)
-        for process in reversed(family):
-            process.send_signal(signal.SIGKILL)
+        for number, order in ((signal.SIGSTOP, family), (signal.SIGKILL, family[::-1])):
+            for process in order:
+                with contextlib.suppress(psutil.NoSuchProcess):  # one that was at its own end
+                    process.send_signal(number)
         self.process.wait()
         psutil.wait_procs(family, timeout=10)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.audit_schema import valid
-from tests.broker_process import free_port, wait_until
+from tests.broker_process import wait_until
 from tests.peers import program
+from tests.ports import free_port
 
 _LINE = re.compile(rb'^(\d+) (\S+) \[event@32473 number="(\d+)"\] (.+)$')
 _SETTINGS = """

@@ -16,8 +16,9 @@ import redis
 from sqlalchemy.engine import make_url
 
 from broker.queue import embedded_socket
-from tests.broker_process import free_port, wait_until
+from tests.broker_process import wait_until
 from tests.peers import answers, program
+from tests.ports import free_port
 from tests.postgres import administer, missing, restart
 
 

@@ -35,7 +35,8 @@ from tests.attacks.dicom_wire import (
     pdv,
     store,
 )
-from tests.broker_process import BROKER, ROOT, free_port
+from tests.broker_process import BROKER, ROOT
+from tests.ports import free_port
 
 ELSEWHERE = f"/tmp/escaped-{os.getpid()}"
 HOSTILE_UIDS = (

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from tests.attacks.dicom_sentinel import PATIENCE_S
 from tests.attacks.dicom_wire import CANARY, Caller
-from tests.broker_process import ROOT, RunningBroker, free_port, wait_until
+from tests.broker_process import ROOT, RunningBroker, wait_until
+from tests.ports import free_port
 
 MIB = 1024 * 1024
 

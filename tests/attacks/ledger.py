@@ -27,7 +27,7 @@ from tests.attacks.outcome import Outcome
 from tests.attacks.planted_bugs import BUGS, planted
 from tests.attacks.power_cut import WRITES, TracedDisk, chances
 from tests.attacks.system_calls import Call, read_calls, tracing
-from tests.broker_process import ROOT, free_port
+from tests.broker_process import ROOT
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.journeys.hl7_orders import orm
 from tests.ledger.check import check, quiesce
@@ -36,6 +36,7 @@ from tests.ledger.ledger import ACKNOWLEDGED, IMAGE, MESSAGE, OFFERED, Entry, Le
 from tests.ledger.lines import AssociationLine, MessageLine
 from tests.ledger.modality import SOP_CLASSES, an_image
 from tests.ledger.receivers import StorageReceiver
+from tests.ports import free_port
 from workers.desk import Desk
 from workers.leases import LeaseRenewer
 from workers.sweeper import Sweeper, SweeperLimits

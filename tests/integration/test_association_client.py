@@ -21,6 +21,7 @@ from broker.dicom.network.failures import (
 from broker.dicom.network.service import CloseReason
 from tests.dicom_conversation import CT_IMAGE, EXPLICIT, IMPLICIT, VERIFICATION, Shelf, message, storage_offer
 from tests.integration.association_listener import CT, ECHO, calling, connected, listening, wait_until
+from tests.ports import free_port
 
 
 def test_a_context_that_was_not_accepted_says_why():
@@ -140,10 +141,8 @@ QUICK = Timeouts(connect_s=1, association_s=0.1, response_s=0.1, send_s=0.2, rel
 
 
 def test_a_refused_connection_and_an_unknown_host_name_their_phase():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        with pytest.raises(ConnectFailed) as refused:
-            calling(probe.getsockname()[1], ECHO)
+    with pytest.raises(ConnectFailed) as refused:
+        calling(free_port(), ECHO)
     assert refused.value.phase is Phase.CONNECT
     with pytest.raises(ConnectFailed) as unknown:
         open_association("no such host", 104, calling_ae_title="A", called_ae_title="B", contexts=ECHO)

@@ -30,6 +30,7 @@ from tests.dicom_conversation import (
     storage_offer,
 )
 from tests.integration.association_listener import ECHO, calling, listening, peer, run, wait_until
+from tests.ports import free_port
 
 MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
@@ -149,9 +150,7 @@ def test_pynetdicom_echoes_and_stores():
 
 @contextlib.contextmanager
 def storescp(tmp_path, *options):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["storescp", "-od", str(tmp_path), "-aet", "STORESCP", *options, str(port)],
         stdout=subprocess.DEVNULL,

@@ -21,8 +21,9 @@ from broker.workflow.audit_participants import Ourselves
 from broker.workflow.audit_port import CollectorAway, TrailEvent
 from broker.workflow.clock import SystemClock
 from tests.audit_schema import valid
-from tests.broker_process import free_port, wait_until
+from tests.broker_process import wait_until
 from tests.builders import NOW
+from tests.ports import free_port
 from tests.syslog_collector import Rsyslog, certificate
 
 SOURCE = AuditSource("BROKER@here", "General Hospital ÄÖ")

@@ -10,7 +10,8 @@ from broker.doorbell import MAX_NAMED, Doorbell, DoorbellListener
 from broker.errors import ConfigurationError
 from broker.queue import MAX_SOCKET_PATH_BYTES, CeleryQueue, doorbell_path
 from broker.workflow.wake_ups import Task, WakeUp
-from tests.broker_process import free_port, wait_until
+from tests.broker_process import wait_until
+from tests.ports import free_port
 
 
 class Ear:

@@ -22,8 +22,9 @@ from broker.notices.syslog import Syslog
 from broker.notices.webhook import SIGNATURE, Webhook, is_forbidden
 from broker.settings import EmailChannel, SyslogTarget, WebhookChannel
 from broker.workflow.alerts_port import ChannelFailed, Message, Told
-from tests.broker_process import free_port, wait_until
+from tests.broker_process import wait_until
 from tests.builders import NOW
+from tests.ports import free_port
 
 LINE = Told(
     Notice.RAISED,

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
-from tests.broker_process import RunningBroker, free_port
+from tests.broker_process import RunningBroker
 from tests.journeys.browser import chromium  # noqa: F401
 from tests.peers import MllpSink, answers, program
+from tests.ports import free_port
 from tests.postgres import administer
 
 _numbers = itertools.count(1)

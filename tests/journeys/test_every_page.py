@@ -20,12 +20,13 @@ import broker.web.pages
 from broker.db.engine import open_engine
 from broker.db.schema import DELIVERY, KNOCK, MAINTENANCE, STEP
 from broker.domain.knocks import KnockReason
-from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.browser import a_context
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import NODE_MODULES, findscu
 from tests.performance.full_database import fill
+from tests.ports import free_port
 from tests.postgres import missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(240)]

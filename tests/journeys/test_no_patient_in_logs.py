@@ -18,7 +18,7 @@ from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
 from broker.dicom.objects.elements import Syntax
 from tests.architecture.test_log_lines import LINKING, documented
-from tests.broker_process import PASSWORD, RunningBroker, free_port, wait_until
+from tests.broker_process import PASSWORD, RunningBroker, wait_until
 from tests.data_sets import pydicom_reads, pydicom_writes
 from tests.faults.test_listener_killed import report as report_encoded
 from tests.faults.test_listener_killed import send
@@ -27,6 +27,7 @@ from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image
 from tests.ledger.modality import a_creation
 from tests.peers import MllpSink, findscu, run
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
 CANARY, BIRTH = "ZZCANARY", "18970409"

@@ -14,12 +14,13 @@ import pytest
 
 from broker.db.engine import open_engine
 from broker.db.migrate import migrate
-from tests.broker_process import ADMIN, BROKER, PASSWORD, ROOT, RunningBroker, free_port, wait_until
+from tests.broker_process import ADMIN, BROKER, PASSWORD, ROOT, RunningBroker, wait_until
 from tests.journeys.a_night import a_ris_that_stopped, let_die
 from tests.journeys.hl7_orders import orm
 from tests.journeys.on_call import Keys, Mouse, OnCall
 from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import findscu, run, storescp
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(240)]
 NIGHT = "m.ruiz"

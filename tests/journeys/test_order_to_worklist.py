@@ -7,9 +7,9 @@ import hl7.client
 import pytest
 from pydicom import dcmread
 
-from tests.broker_process import free_port
 from tests.journeys.hl7_orders import orm
 from tests.peers import findscu, missing, node, run, running
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
 KEYS = [

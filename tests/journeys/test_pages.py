@@ -6,11 +6,12 @@ import shutil
 import hl7.client
 import pytest
 
-from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.browser import a_context, tab_to
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import storescp
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
 

@@ -24,8 +24,9 @@ from broker.db.schema import (
     STEP_STATION,
     STUDY,
 )
-from tests.broker_process import RunningBroker, free_port, wait_until
+from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 HOPS = ["order", "worklist", "begin", "image", "finish", "delivery"]

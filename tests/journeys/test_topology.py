@@ -22,10 +22,11 @@ from sqlalchemy.engine import make_url
 from broker.dicom_role import echo
 from broker.queue import embedded_socket
 from broker.valkey import EmbeddedValkey
-from tests.broker_process import BROKER, ROOT, RunningBroker, free_port, wait_until
+from tests.broker_process import BROKER, ROOT, RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image
 from tests.peers import findscu, run
+from tests.ports import free_port
 from tests.postgres import administer
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]

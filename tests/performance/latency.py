@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from broker.dicom.network.client import Proposal, open_association
 from broker.domain.uids import uid_of
-from tests.broker_process import free_port
 from tests.performance.measuring import Latency
 from tests.performance.parties import AE_TITLE, dcmtk, serving
+from tests.ports import free_port
 from tests.storage_listener import CT, EXPLICIT, a_data_set
 
 IMAGES, EVERY_S, PATIENCE_S = 200, 0.05, 10.0

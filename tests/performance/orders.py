@@ -27,9 +27,10 @@ from broker.hl7.listener import MllpListener, run_listener
 from broker.hl7.mllp import END, frame
 from broker.workflow.messages_port import MessageOutcome, StoredMessage
 from broker.workflow.unit_of_work import UnitsOfWork
-from tests.broker_process import BROKER, ROOT, free_port
+from tests.broker_process import BROKER, ROOT
 from tests.peers import answers
 from tests.performance.measuring import OURS, Measured, in_turn
+from tests.ports import free_port
 from tests.ris import NoQueue
 
 PEER = "hl7 package's server (parses, stores nothing)"

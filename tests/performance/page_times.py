@@ -31,12 +31,12 @@ from broker.domain.access import Role
 from broker.errors import Conflict
 from broker.web.app import create_app
 from broker.web.security import FIELD, HEADER
-from tests.broker_process import free_port
 from tests.doors import PASSWORD, TESTER, form_token, signed_in
 from tests.performance.full_database import SITE, fill
 from tests.performance.measuring import Latency, Size, figure
 from tests.performance.page_addresses import Asked, addresses, known_in
 from tests.performance.viewers import viewers_cost
+from tests.ports import free_port
 from tests.postgres import postgres_server
 
 GOAL_S = 0.3

@@ -15,8 +15,9 @@ from broker.bootstrap import migrate_database
 from broker.db.engine import database_url
 from broker.queue import embedded_socket
 from broker.valkey import EmbeddedValkey
-from tests.broker_process import BROKER, ROOT, RunningBroker, free_port
+from tests.broker_process import BROKER, ROOT, RunningBroker
 from tests.peers import answers
+from tests.ports import free_port
 
 AE_TITLE = "BROKER"
 WORKLIST_PLUGIN = Path("/usr/lib/orthanc/libModalityWorklists.so.1.10.1")

@@ -9,12 +9,12 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tests.broker_process import free_port
 from tests.performance.entries import fill_ours
 from tests.performance.measuring import Latency, Size
 from tests.performance.parties import dcmtk, serving
 from tests.performance.receiving import push
 from tests.performance.worklist import query, scanner
+from tests.ports import free_port
 
 SLICES, ENTRIES, QUIET_QUERIES, EVERY_S = 4_000, 1_000, 500, 0.01
 

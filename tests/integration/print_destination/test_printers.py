@@ -21,6 +21,7 @@ from broker.domain.delivery import Delivered, Misconfigured, MoreToSend, Rejecte
 from broker.errors import LeaseLost
 from tests.integration.print_destination.film_printer import pixels_of
 from tests.parcels import Ledger, a_parcel, an_image, an_item
+from tests.ports import free_port
 
 # ---- what printers answer ------------------------------------------------------------------------------
 
@@ -183,10 +184,7 @@ def test_a_lost_lease_prints_nothing_more(printer, destination_to, items):
 
 
 def test_a_closed_port_and_a_stranger_are_told_apart(destination_to, items, printer):
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    destination = destination_to(port)
+    destination = destination_to(free_port())
     assert isinstance(destination.send(a_parcel(items(1)), Ledger()), RetryLater)
     assert not destination.check().ok
     peer = printer()
@@ -259,9 +257,7 @@ def test_colour_is_printed_as_gray(printer, destination_to, tmp_path):
 
 @contextmanager
 def dcmprscp(tmp_path):
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     for name in ("spool", "database", "log"):
         (tmp_path / name).mkdir()
     settings = Path("/etc/dcmtk/dcmpstat.cfg").read_text()

@@ -13,8 +13,8 @@ import pytest
 from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, MRImageStorage
 
 from broker.domain.delivery import Delivered, Misconfigured, Rejected, RetryLater
-from tests.integration.store_destination.archive import free_port
 from tests.parcels import Ledger, a_parcel, an_image, an_item
+from tests.ports import free_port
 
 # ---- what peers answer ---------------------------------------------------------------------------------
 

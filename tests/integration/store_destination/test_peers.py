@@ -15,8 +15,9 @@ import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from broker.domain.delivery import Delivered, Misconfigured, RetryLater
-from tests.integration.store_destination.archive import compressed, free_port, uids, wait_for
+from tests.integration.store_destination.archive import compressed, uids, wait_for
 from tests.parcels import Ledger, a_parcel, an_item
+from tests.ports import free_port
 
 needs_dcmtk = pytest.mark.skipif(shutil.which("storescp") is None, reason="DCMTK is not installed")
 

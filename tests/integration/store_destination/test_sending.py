@@ -9,8 +9,9 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from broker.domain.delivery import Delivered, RetryLater
 from broker.errors import LeaseLost
-from tests.integration.store_destination.archive import ALL_PLAIN, free_port, uids, wait_for
+from tests.integration.store_destination.archive import ALL_PLAIN, uids, wait_for
 from tests.parcels import Ledger, a_parcel, an_image, an_item
+from tests.ports import free_port
 
 # ---- the plain path ------------------------------------------------------------------------------------
 
