@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from broker.cli.context import (
@@ -18,6 +20,7 @@ from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
 from broker.errors import NotFound
 from broker.workflow.audit import Shown
+from broker.workflow.images_port import InstanceState
 from broker.workflow.reports_port import Page
 
 app = typer.Typer(name="images", help="Studies received.", no_args_is_help=True)
@@ -30,7 +33,7 @@ _COLUMNS = [
 @app.command("list")
 def list_(
     *,
-    state: str | None = None,
+    state: Annotated[InstanceState | None, typer.Option(case_sensitive=False)] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     config: ConfigOption = CONFIG,
@@ -38,7 +41,7 @@ def list_(
 ) -> None:
     """List studies, newest first."""
     with open_cli(config, data_dir) as broker:
-        rows = broker.reports.studies(state=state, page=Page(limit=limit))
+        rows = broker.reports.studies(state=state.value if state else None, page=Page(limit=limit))
         listed(broker, rows, command="images list")
     show(rows, as_json=as_json, columns=_COLUMNS)
 

@@ -18,9 +18,11 @@ from broker.cli.context import (
     tell,
 )
 from broker.cli.viewing import listed, opened
+from broker.domain.delivery import DeliveryState
 from broker.domain.events import Subject
 from broker.workflow.audit import Shown
 from broker.workflow.message_reports import MessageFilter, MessageRaw
+from broker.workflow.messages_port import MessageOutcome
 
 app = typer.Typer(name="messages", help="HL7 messages received and sent.", no_args_is_help=True)
 
@@ -28,7 +30,7 @@ app = typer.Typer(name="messages", help="HL7 messages received and sent.", no_ar
 @app.command("list")
 def list_(
     *,
-    outcome: str = "",
+    outcome: Annotated[MessageOutcome | None, typer.Option(case_sensitive=False)] = None,
     sender: Annotated[str, typer.Option(help="MSH-3.")] = "",
     kind: Annotated[str, typer.Option("--type", help="Like ORM^O01.")] = "",
     control_id: Annotated[str, typer.Option(help="MSH-10.")] = "",
@@ -40,7 +42,7 @@ def list_(
 ) -> None:
     """List messages, newest first."""
     with open_cli(config, data_dir) as broker:
-        wanted = MessageFilter(outcome, sender, kind, control_id)
+        wanted = MessageFilter(outcome.value if outcome else "", sender, kind, control_id)
         rows = broker.reports.messages_in(wanted, before=before, limit=limit)
         listed(broker, rows, command="messages list")
     show(
@@ -87,7 +89,7 @@ def show_(
 @app.command("sent")
 def list_sent(
     *,
-    state: str = "",
+    state: Annotated[DeliveryState | None, typer.Option(case_sensitive=False)] = None,
     destination: str = "",
     before: Annotated[int | None, typer.Option(help="The last delivery of the page before.")] = None,
     limit: LimitOption = 50,
@@ -97,7 +99,7 @@ def list_sent(
 ) -> None:
     """List messages sent, newest first, with how each was answered."""
     with open_cli(config, data_dir) as broker:
-        wanted = MessageFilter(state, destination)
+        wanted = MessageFilter(state.value if state else "", destination)
         rows = broker.reports.messages_out(wanted, before=before, limit=limit)
         listed(broker, rows, command="messages sent")
     columns = ["delivery", "created_at", "destination", "state", "attempt", "reason", "order_id"]

@@ -18,6 +18,7 @@ from broker.cli.context import (
 )
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
+from broker.domain.steps import OrderStatus
 from broker.workflow.audit import Shown
 from broker.workflow.entries import values_of
 from broker.workflow.reports_port import Page
@@ -32,7 +33,7 @@ _COLUMNS = [
 @app.command("list")
 def list_(
     *,
-    status: str | None = None,
+    status: Annotated[OrderStatus | None, typer.Option(case_sensitive=False)] = None,
     incomplete: bool = False,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
@@ -41,7 +42,9 @@ def list_(
 ) -> None:
     """List orders, newest change first."""
     with open_cli(config, data_dir) as broker:
-        rows = broker.reports.orders(status=status, incomplete=incomplete, page=Page(limit=limit))
+        rows = broker.reports.orders(
+            status=status.value if status else None, incomplete=incomplete, page=Page(limit=limit)
+        )
         listed(broker, rows, command="orders list")
     show(rows, as_json=as_json, columns=_COLUMNS)
 

@@ -20,6 +20,7 @@ from broker.cli.context import (
 )
 from broker.cli.viewing import listed, opened
 from broker.domain.events import Subject
+from broker.domain.steps import StepStatus
 from broker.workflow.audit import Shown
 from broker.workflow.entries import Asked, asked_like
 from broker.workflow.reports_port import Page, WorklistLine
@@ -45,7 +46,7 @@ def list_(
     day: Annotated[str, typer.Option(help="YYYY-MM-DD, today, tomorrow, yesterday, all.")] = "all",
     modality: str | None = None,
     station: str | None = None,
-    status: str | None = None,
+    status: Annotated[StepStatus | None, typer.Option(case_sensitive=False)] = None,
     limit: LimitOption = 50,
     as_json: JsonOption = False,
     config: ConfigOption = CONFIG,
@@ -57,7 +58,7 @@ def list_(
             date=_day(day, broker.clock.local_now()),
             modality=modality,
             station=station,
-            status=status,
+            status=status.value if status else None,
             page=Page(limit=limit),
         )
         listed(broker, rows, command="worklist list")

@@ -27,6 +27,11 @@ LISTS = {
     "deliveries list --state dead --destination archive": "/api/deliveries?state=DEAD&destination=archive",
     "destinations list": "/api/destinations",
     "devices admissions": "/api/admissions",
+    "images list --state unrouted": "/api/studies?state=UNROUTED",
+    "messages list --outcome PARKED": "/api/messages?outcome=parked",
+    "messages sent --state pending": "/api/messages/sent?state=PENDING",
+    "orders list --status scheduled": "/api/orders?status=SCHEDULED",
+    "worklist list --status scheduled": "/api/worklist?status=SCHEDULED",
     "devices knocks": "/api/knocks",
     "devices list": "/api/devices",
     "devices worklist CT1": "/api/devices/CT1/worklist",
@@ -155,6 +160,22 @@ def test_deliveries_are_turned_one_by_one_and_by_filters(run, client):
 def test_what_cannot_be_meant_is_refused_with_its_reason(run, command, said):
     with pytest.raises(BrokerError, match=said):
         run(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "known"),
+    [
+        ("orders list --status sheduled", "'scheduled'"),
+        ("worklist list --status waiting", "'arrived'"),
+        ("images list --state unroutd", "'unrouted'"),
+        ("messages list --outcome rejected", "'refused'"),
+        ("messages sent --state failed", "'dead'"),
+    ],
+)
+def test_a_state_that_does_not_exist_is_refused_and_never_an_empty_list(run, command, known):
+    said = run(command)
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert known in said.stderr
 
 
 @pytest.mark.parametrize(

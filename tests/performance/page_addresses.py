@@ -84,7 +84,7 @@ VARIANTS: Mapping[str, tuple[str, ...]] = {
         "way=out&day={last_week}",
     ),
     "/api/messages": ("outcome=parked", "sender=nobody", "after={middle_message}&limit=500"),
-    "/api/messages/sent": ("state=dead", "state=collecting", "day={last_week}", "destination=PACS1"),
+    "/api/messages/sent": ("state=DEAD", "state=COLLECTING", "day={last_week}", "destination=PACS1"),
     "/images": ("state=UNROUTED", "state=RECEIVED", "state=ROUTED", "page=40"),
     "/api/studies": ("state=UNROUTED", "state=RECEIVED", "after={study_instance_uid}&limit=500"),
     "/deliveries": (

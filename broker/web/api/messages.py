@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from broker.domain.delivery import DeliveryState
 from broker.web.access import TheViewer
 from broker.web.api.instants import Day
 from broker.web.api.reading import TheIds, rows
@@ -14,6 +15,7 @@ from broker.web.pages import Id, Text, TheDashboard
 from broker.web.pages.messages import Kind, filter_of, readable
 from broker.web.viewing import TheViewing
 from broker.workflow.message_reports import SentLine
+from broker.workflow.messages_port import MessageOutcome
 from broker.workflow.reports_port import MessageLine
 
 router = APIRouter()
@@ -28,7 +30,7 @@ def messages(
     _: TheViewer,
     seen: TheViewing,
     part: TheIds,
-    outcome: Text = "",
+    outcome: MessageOutcome | None = None,
     sender: Text = "",
     kind: Kind = "",
     day: Day = None,
@@ -37,7 +39,7 @@ def messages(
     """List HL7 messages received, newest first; `q` is a control id."""
     wanted = filter_of(
         board,
-        outcome=outcome,
+        outcome=outcome.value if outcome else "",
         sender=sender,
         message_type=kind,
         day=day.isoformat() if day else "",
@@ -55,14 +57,14 @@ def sent_messages(
     _: TheViewer,
     seen: TheViewing,
     part: TheIds,
-    state: Text = "",
+    state: DeliveryState | None = None,
     destination: Text = "",
     day: Day = None,
 ) -> list[SentLine]:
     """List HL7 messages sent, newest first."""
     wanted = filter_of(
         board,
-        outcome=state,
+        outcome=state.value if state else "",
         sender=destination,
         message_type="",
         day=day.isoformat() if day else "",

@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, StrictBool
 
+from broker.domain.steps import OrderStatus
 from broker.web.access import TheViewer
 from broker.web.api.reading import WHERE, Limit, Listing, TheNumbered, TheWhole
 from broker.web.pages import Id, Text, TheDashboard
-from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
+from broker.web.searching import NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
 from broker.workflow.entries import Asked, EntryValue, Sight, asked_like, values_of
 from broker.workflow.reports_port import OrderLine, Page, TimelineEntry
@@ -52,7 +53,7 @@ class OrderSearch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: Sought
-    status: Chosen = ""
+    status: OrderStatus | None = None
     incomplete: StrictBool = False
 
 
@@ -65,11 +66,14 @@ def orders(
     part: TheOrders,
     *,
     incomplete: bool = False,
-    status: Text = "",
+    status: OrderStatus | None = None,
 ) -> list[OrderLine]:
     """List orders, newest change first."""
     lines = board.reports.orders(
-        status=status or None, incomplete=incomplete, before=part.before, page=Page(part.most)
+        status=status.value if status else None,
+        incomplete=incomplete,
+        before=part.before,
+        page=Page(part.most),
     )
     shown = part.shown(lines, _place)
     seen.listed(shown)
@@ -82,7 +86,7 @@ def search_orders(
 ) -> list[OrderLine]:
     """List the orders of a patient (part of the name or id), or with an accession, placer or filler number."""
     lines = board.reports.orders(
-        status=wanted.status or None,
+        status=wanted.status.value if wanted.status else None,
         incomplete=wanted.incomplete,
         text=wanted.q,
         before=part.before,

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict
 from broker.errors import NotFound
 from broker.web.access import TheViewer
 from broker.web.api.reading import TheListing, TheNumbered
-from broker.web.pages import Name, Text, TheDashboard
-from broker.web.searching import Chosen, NothingSoughtByUrl, Sought
+from broker.web.pages import Name, TheDashboard
+from broker.web.searching import NothingSoughtByUrl, Sought
 from broker.web.viewing import TheViewing
 from broker.workflow.explain import ExplainedRoute
+from broker.workflow.images_port import InstanceState
 from broker.workflow.reports_port import Page, StudyLine, TimelineEntry
 
 router = APIRouter()
@@ -23,7 +24,7 @@ class StudySearch(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: Sought
-    state: Chosen = ""
+    state: InstanceState | None = None
 
 
 @router.get("/api/studies")
@@ -33,10 +34,12 @@ def studies(
     _plain: NothingSoughtByUrl,
     seen: TheViewing,
     part: TheListing,
-    state: Text = "",
+    state: InstanceState | None = None,
 ) -> list[StudyLine]:
     """List received studies, newest first."""
-    lines = board.reports.studies(state=state or None, before=part.after or None, page=Page(part.most))
+    lines = board.reports.studies(
+        state=state.value if state else None, before=part.after or None, page=Page(part.most)
+    )
     shown = part.shown(lines, lambda line: line.study_instance_uid)
     seen.listed(shown)
     return shown
@@ -48,7 +51,10 @@ def search_studies(
 ) -> list[StudyLine]:
     """List the received studies with a patient id, an accession number or a Study Instance UID."""
     lines = board.reports.studies(
-        state=wanted.state or None, text=wanted.q, before=part.after or None, page=Page(part.most)
+        state=wanted.state.value if wanted.state else None,
+        text=wanted.q,
+        before=part.after or None,
+        page=Page(part.most),
     )
     shown = part.shown(lines, lambda line: line.study_instance_uid)
     seen.listed(shown, searched=wanted.q)

@@ -7,6 +7,7 @@ from datetime import date as Date  # noqa: N812 - a field is called date
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
+from broker.domain.steps import StepStatus
 from broker.web.access import TheViewer
 from broker.web.api.instants import Day, WrittenDay
 from broker.web.api.reading import TheIds
@@ -28,7 +29,7 @@ class WorklistSearch(BaseModel):
     date: WrittenDay = None
     modality: Chosen = ""
     station: Chosen = ""
-    status: Chosen = ""
+    status: StepStatus | None = None
 
 
 @router.get("/api/worklist")
@@ -42,10 +43,10 @@ def worklist(
     date: Day = None,
     modality: Text = "",
     station: Text = "",
-    status: Text = "",
+    status: StepStatus | None = None,
 ) -> list[WorklistLine]:
     """List scheduled procedure steps by their start; without a date the latest come first."""
-    filters = BoardFilters(_day(date), modality, station, status)
+    filters = BoardFilters(_day(date), modality, station, status.value if status else "")
     lines = board.reports.board(filters, after=part.after_id, limit=part.most)
     shown = part.shown(lines, lambda line: line.step)
     seen.listed(shown)
@@ -57,7 +58,13 @@ def search_worklist(
     board: TheDashboard, _: TheViewer, seen: TheViewing, part: TheIds, wanted: WorklistSearch
 ) -> list[WorklistLine]:
     """List the steps of a patient (part of the name or id), or with an accession number or Study Instance UID."""
-    filters = BoardFilters(_day(wanted.date), wanted.modality, wanted.station, wanted.status, wanted.q)
+    filters = BoardFilters(
+        _day(wanted.date),
+        wanted.modality,
+        wanted.station,
+        wanted.status.value if wanted.status else "",
+        wanted.q,
+    )
     lines = board.reports.board(filters, after=part.after_id, limit=part.most)
     shown = part.shown(lines, lambda line: line.step)
     seen.listed(shown, searched=wanted.q)
