@@ -42,17 +42,6 @@ def a_passport(ae_title):
 
 
 @pytest.fixture
-def store(sqlite_uow_factory):
-    def run(action):
-        with sqlite_uow_factory() as uow:
-            answer = action(uow)
-            uow.commit()
-        return answer
-
-    return run
-
-
-@pytest.fixture
 def board(sqlite_engine, sqlite_uow_factory, clock, tmp_path, store):
     entry = store(lambda uow: a_stored_entry(uow, 1))
     return Dashboard(
