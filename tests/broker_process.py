@@ -16,12 +16,12 @@ from urllib.parse import urlencode
 from tests.ports import free_port
 
 BROKER = Path(sys.executable).with_name("broker")
-START_S = 40.0
+START_S = 120.0
 ROOT = Path(__file__).parents[1]
 ADMIN, PASSWORD = "tester", "one lamp, two doors"
 
 
-def wait_until(condition, *, timeout_s=20.0, what="it"):
+def wait_until(condition, *, timeout_s=60.0, what="it"):
     """Return the first true answer of `condition`; fail when none comes in time."""
     deadline = time.monotonic() + timeout_s
     pause = iter((0.01, 0.02, 0.05))
@@ -126,7 +126,7 @@ class RunningBroker:
             check=False,
             env=self.env,
             cwd=ROOT,
-            timeout=60,
+            timeout=120,
         )
         if check:
             assert done.returncode == 0, f"{args}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -165,7 +165,7 @@ class RunningBroker:
         return self._ask("GET", path, None, {"Cookie": self.cookie} if self.cookie else {})
 
     def _ask(self, method, path, body, headers):
-        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=60)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

@@ -26,7 +26,7 @@ def program(name):
     return found
 
 
-def run(name, *args, timeout_s=60, check=True):
+def run(name, *args, timeout_s=240, check=True):
     """Run a peer to its end; answer the finished process with text output."""
     done = subprocess.run(
         [program(name), *map(str, args)],
@@ -41,7 +41,7 @@ def run(name, *args, timeout_s=60, check=True):
     return done
 
 
-def answers(port, timeout_s=10):
+def answers(port, timeout_s=60):
     """Wait until somebody listens."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -92,7 +92,7 @@ def findscu(port, *keys, calling="CT1", called="BROKER"):
     return found
 
 
-def node(script, *args, timeout_s=60):
+def node(script, *args, timeout_s=120):
     """Run a node program that uses the npm peers; answer the JSON it prints."""
     modules = os.environ.get(NODE_MODULES)
     if not modules or not all((Path(modules) / name).is_dir() for name in ("dcmjs-dimse", "node-hl7-client")):

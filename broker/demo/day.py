@@ -6,6 +6,7 @@ import contextlib
 import logging
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def _play(board: Board, folder: Path, stack: ExitStack) -> bool:
         stack.enter_context(broker)
         broker.wait_until_it_answers(day.scanners["CT1"].echo)
         _happen(board, day, broker)
-    except (PeerError, TimeoutError, OSError, RuntimeError, StopIteration) as problem:
+    except (PeerError, OSError, RuntimeError, StopIteration, subprocess.SubprocessError) as problem:
         board.console.print(
             f"The day ended early: {type(problem).__name__}: {problem}", markup=False, highlight=False
         )

@@ -17,9 +17,9 @@ from typing import Any, Self
 AE_TITLE = "BROKER"
 ARCHIVE_RETRY = "8s"
 """Long enough to switch the archive on between the first tries and the second."""
-_START_S = 30.0
+_START_S = 120.0
 _STOP_S = 30.0
-_COMMAND_S = 30.0
+_COMMAND_S = 120.0
 
 _SITE_FILE = """\
 site: {{ name: Demo Hospital, timezone: UTC, ae_title: {ae_title} }}

@@ -119,7 +119,7 @@ def empty_uids(target: Target) -> Seen:
     for one in asked:
         with target.call() as caller:
             caller.associate().send(one)
-            answers.append(caller.answer(target.deadline_s + 1.0))
+            answers.append(caller.answer(target.patience_s))
     return Seen(answers == ["0117", "0117"], f"C-STORE: {answers[0]}; N-SET: {answers[1]}", cases=2)
 
 
@@ -144,7 +144,7 @@ def hostile_uids(target: Target) -> Seen:
                             p_data(STEP, COMMAND | LAST, asked),
                             p_data(STEP, LAST, implicit(0x0010, 0x0010, CANARY.encode())),
                         )
-                    answers.append(caller.answer(target.deadline_s + 1.0)[:4])
+                    answers.append(caller.answer(target.patience_s)[:4])
                 except OSError:
                     answers.append("gone")
     escaped = _strays(target) - known
@@ -172,7 +172,7 @@ def deep_nesting(target: Target) -> Seen:
     ):
         with target.call() as caller:
             caller.associate().send(asked)
-            answers.append(caller.answer(target.deadline_s + 3.0))
+            answers.append(caller.answer(target.patience_s))
     held = answers[0] == "A900" and answers[1] in ("C000", "0000")
     return Seen(held, f"{depth:,} levels: C-FIND {answers[0]}, C-STORE {answers[1]}", cases=2)
 
@@ -200,7 +200,7 @@ def hostile_keys(target: Target) -> Seen:
     for one in keys:
         with target.call() as caller:
             caller.associate().send(find(one))
-            answers.append(caller.answer(target.deadline_s + 3.0))
+            answers.append(caller.answer(target.patience_s))
     held = all(answer in ("0000", "A900", "C103", "FF00") for answer in answers)
     return Seen(held, ", ".join(answers), cases=len(keys))
 

@@ -331,6 +331,8 @@ def _heavy(port: int, long: bool) -> tuple[int, bool]:
     data = frame(order(more="OBX|1|ED|PDF||" + "A" * 60_000) + b"ZZZ|" + b"A" * (5 << 20) + b"\r")
     with contextlib.ExitStack() as stack:
         peers = [stack.enter_context(Peer(port)) for _ in range(count)]
+        for peer in peers:
+            peer.socket.settimeout(120)
         senders = [threading.Thread(target=peer.say, args=(data,)) for peer in peers]
         for sender in senders:
             sender.start()

@@ -5,7 +5,7 @@ import pytest
 from tests.attacks.ledger import SCENARIOS, run
 from tests.attacks.planted_bugs import BUGS
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_there_are_eight_planted_bugs_and_each_has_its_scenario():

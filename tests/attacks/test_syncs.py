@@ -7,7 +7,7 @@ from tests.attacks.power_cut import TracedDisk
 from tests.attacks.syncs import KINDS, Flows, deliveries, judge, on_postgresql, on_sqlite
 from tests.attacks.system_calls import read_calls
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_what_every_kind_of_acknowledgement_speaks_of_is_synced_before_it_leaves(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.attacks.weaknesses import WEAKNESSES, bare, ours
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 QUICKLY_SHOWN = [
     one for one in WEAKNESSES if one.run.__name__ in ("four_gib_p_data", "hostile_uids", "strangers")
 ]

@@ -26,7 +26,7 @@ def test_killed_at_any_moment_every_order_is_whole_and_none_that_was_acknowledge
         process = subprocess.Popen(
             [*COMMAND, database_url, str(start), "100000"], stdout=subprocess.PIPE, text=True
         )
-        said.append(process.stdout.readline().split()[1])
+        said += [process.stdout.readline().split()[1] for _ in range(2)]
         killer = threading.Timer(after_s, process.kill)
         killer.start()
         said += [line.split()[1] for line in process.stdout if line.endswith("\n")]

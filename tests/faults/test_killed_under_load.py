@@ -11,7 +11,7 @@ from tests.ledger.ledger import ACKNOWLEDGED, ENDED, IMAGE, MESSAGE, STARTED, Le
 from tests.ledger.load import Load
 from tests.ledger.receivers import RisReceiver, StorageReceiver
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 SENDING = 6
 """Three destinations, two deliveries at once to each."""
 

@@ -25,7 +25,7 @@ from tests.ledger.modality import MPPS, a_creation, an_end
 from tests.peers import findscu, run, storescp
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

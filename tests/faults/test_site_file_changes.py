@@ -13,7 +13,7 @@ from broker.errors import DatabaseUnavailable
 from tests.broker_process import BROKER, RunningBroker, wait_until
 from tests.peers import run
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def echo(broker, called):
 
 
 def parts(broker):
-    connection = http.client.HTTPConnection("127.0.0.1", broker.web, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", broker.web, timeout=60)
     connection.request("GET", "/healthz")
     return json.loads(connection.getresponse().read())["parts"]
 

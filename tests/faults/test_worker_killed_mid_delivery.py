@@ -33,7 +33,7 @@ def sqlite_bench(sqlite_url, tmp_path):
     bench.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_killed_workers_delivery_is_finished_by_another_with_exactly_what_is_missing(bench):
     bench.settings = {"lease_s": 90}  # which nobody waits for: the sweep sees that the worker is dead
     key = bench.owe(20)
@@ -43,7 +43,7 @@ def test_a_killed_workers_delivery_is_finished_by_another_with_exactly_what_is_m
     queue.wake([wake(key)])
     queue.close()
     assert bench.receiver.held.wait(60), bench.logs()
-    bench.until(lambda: bench.row(key).items_delivered == 7, within_s=5)
+    bench.until(lambda: bench.row(key).items_delivered == 7, within_s=30)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     bench.receiver.hold_at = None
@@ -58,15 +58,17 @@ def test_a_killed_workers_delivery_is_finished_by_another_with_exactly_what_is_m
     assert bench.row(key).attempt == 2
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_what_must_not_repeat_waits_for_a_person_when_its_worker_is_killed(sqlite_bench):
     bench = sqlite_bench
     key = bench.owe(3, destination="film", kind="print")
     bench.receiver.hold_at = 2
     worker = bench.start("worker")
-    bench.start("sweep")
+    queue = CeleryQueue(bench.redis_url)
+    queue.wake([wake(key, "print")])
+    queue.close()
     assert bench.receiver.held.wait(60), bench.logs()
-    # The sweep has woken the worker, so nothing else can have sent it.
+    bench.start("sweep")  # not before: it does itself what no worker takes in time
     os.kill(worker.pid, signal.SIGKILL)
     bench.receiver.go_on.set()
     bench.until(lambda: bench.row(key).state is S.DEAD, within_s=60)
@@ -74,7 +76,7 @@ def test_what_must_not_repeat_waits_for_a_person_when_its_worker_is_killed(sqlit
     assert max(bench.receiver.counts().values()) == 1
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     bench = sqlite_bench
     key = bench.owe(6)
@@ -92,7 +94,7 @@ def test_a_frozen_worker_that_comes_back_changes_nothing(sqlite_bench):
     bench.until(lambda: bench.row(key).state is S.DELIVERED, within_s=60)
     before, rows = bench.row(key), bench.rows()
     os.kill(frozen.pid, signal.SIGCONT)
-    bench.until(lambda: "left to another worker" in bench.logs(), within_s=10)
+    bench.until(lambda: "left to another worker" in bench.logs(), within_s=60)
     assert bench.row(key) == before
     assert bench.rows() == rows
     assert len(bench.receiver.counts()) == 6
@@ -120,19 +122,19 @@ def freeze_outside_of_a_transaction(pid, url):
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_stopped_worker_gives_back_what_it_has_not_sent(sqlite_bench):
     bench = sqlite_bench
     bench.receiver.delay_s = 0.05
-    key = bench.owe(200)
+    key = bench.owe(2000)
     worker = bench.start("worker")
     queue = CeleryQueue(bench.redis_url)
     queue.wake([wake(key)])
     queue.close()
     bench.until(lambda: bench.row(key).items_delivered >= 5, within_s=60)
     worker.terminate()
-    assert worker.wait(10) == 0, bench.logs()
+    assert worker.wait(60) == 0, bench.logs()
     row = bench.row(key)
     assert row.state is S.PENDING
     assert row.failures == 0
-    assert row.items_delivered == len(bench.receiver.lines) < 200
+    assert row.items_delivered == len(bench.receiver.lines) < 2000

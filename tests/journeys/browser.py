@@ -7,6 +7,9 @@ import pytest
 from tests.peers import program
 from tests.postgres import missing
 
+PATIENCE_MS = 90_000
+"""Of a click or a wait: beside the whole of a test run a page may take half a minute."""
+
 
 @pytest.fixture(scope="module")
 def chromium():
@@ -26,6 +29,7 @@ def chromium():
 def a_context(chromium, broker, **options):
     """A browser somebody has signed in with."""
     context = chromium.new_context(base_url=f"http://127.0.0.1:{broker.web}", **options)
+    context.set_default_timeout(PATIENCE_MS)
     context.add_cookies(broker.browser_cookies())
     return context
 

@@ -111,7 +111,7 @@ class OnCall:
         self.tab.keyboard.press("Enter")
         self.pressed.append("Enter in Find")
 
-    def sees(self, *texts, timeout_s=30):
+    def sees(self, *texts, timeout_s=90):
         """Wait until the page says all this."""
         for text in texts:
             self.tab.locator("body").get_by_text(text).locator("visible=true").first.wait_for(

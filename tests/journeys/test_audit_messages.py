@@ -27,6 +27,8 @@ def test_what_happens_is_told_a_collector_and_what_it_missed_when_it_is_back(tmp
         broker.sign_in()
         collector.wait_for(lambda lines: "User Authentication" in {line.event for line in lines})
         collector.stop(kill=True)
+        assert broker.stop() == 0  # roles that stop and start: it hears of them when it is back
+        broker.start()
         queried = ["-W", "-aec", "BROKER", "-k", "PatientName=HAYDN*", "-k", "PatientID=PID1"]
         run(
             "findscu",

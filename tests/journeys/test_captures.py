@@ -19,7 +19,7 @@ from tests.journeys.test_image_to_destination import an_image
 from tests.pcap_reader import conversations
 from tests.peers import findscu, run
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 CANARY = "ZZWIRE"
 
 
@@ -138,7 +138,7 @@ def test_a_scanner_and_a_ris_are_captured_and_read_by_wireshark(broker, tmp_path
 
 
 def test_a_connection_that_is_open_already_is_captured_from_its_next_message(broker, tmp_path):
-    with socket.create_connection(("127.0.0.1", broker.hl7), timeout=20) as ris:
+    with socket.create_connection(("127.0.0.1", broker.hl7), timeout=60) as ris:
 
         def exchange():
             ris.sendall(b"\x0b" + orm(accession="OPEN", patient_id="P9").encode() + b"\x1c\r")

@@ -14,7 +14,7 @@ from tests.journeys.test_image_to_destination import an_image, push, study
 from tests.peers import findscu, storescp
 from tests.postgres import administer
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from tests.broker_process import ADMIN, RunningBroker, wait_until
 from tests.journeys.browser import a_context
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(500)]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_from_a_new_text_to_all_roles_and_back(broker, chromium):
     new = {**json.loads(broker.config.read_text()), "site": {"name": "Renamed Hospital"}}
     page.get_by_label("The whole new site file").fill(json.dumps(new, indent=1))
     page.get_by_role("button", name="Check it").click()
+    page.locator("del").wait_for()
     assert page.locator("ins").all_inner_texts() == ["  name: Renamed Hospital"]
     assert page.locator("del").all_inner_texts() == ["  name: Version Hospital"]
     assert "ZZANN" not in page.content()

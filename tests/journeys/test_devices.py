@@ -9,7 +9,7 @@ from broker.dicom.network.failures import AssociationRejected
 from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.browser import a_context
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(400)]
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
 
 
@@ -55,10 +55,10 @@ def test_a_loaner_is_admitted_and_its_passport_ticks(broker, chromium):
     wait_until(lambda: echo(broker), what="an answer to the loaner")
 
     page.goto("/devices/LOANER/passport")
-    page.locator("#ticks", has_text="Echo works").wait_for(timeout=20_000)
+    page.locator("#ticks", has_text="Echo works").wait_for(timeout=90_000)
     assert "BROKER" in page.locator("table.values").first.inner_text()
     assert not echo(broker, called="BROCKER")
-    page.locator("#ticks", has_text="it calls another AE title than ours").wait_for(timeout=20_000)
+    page.locator("#ticks", has_text="it calls another AE title than ours").wait_for(timeout=90_000)
 
     page.goto("/devices")
     page.get_by_role("button", name="End now: LOANER at 127.0.0.1").click()

@@ -21,7 +21,7 @@ from broker.db.engine import open_engine
 from broker.db.schema import DELIVERY, KNOCK, MAINTENANCE, STEP
 from broker.domain.knocks import KnockReason
 from tests.broker_process import RunningBroker, wait_until
-from tests.journeys.browser import a_context
+from tests.journeys.browser import PATIENCE_MS, a_context
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import NODE_MODULES, findscu
@@ -29,7 +29,7 @@ from tests.performance.full_database import fill
 from tests.ports import free_port
 from tests.postgres import missing
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(500)]
 STUDY = "1.2.826.0.1.3680043.10.778.9"
 SCRIPT = "<script>document.title='run'</script>"
 NAME = f"{SCRIPT}^\u202eANNA" + "W" * 40
@@ -206,6 +206,7 @@ def look(chromium, broker_of_all, axe):
 def test_the_door_is_free_of_what_axe_finds(chromium, broker_of_all, axe):
     """First: nobody has an account yet."""
     context = chromium.new_context(base_url=f"http://127.0.0.1:{broker_of_all.web}", color_scheme="dark")
+    context.set_default_timeout(PATIENCE_MS)
     context.add_init_script(path=axe)
     tab = context.new_page()
     tab.set_viewport_size({"width": 360, "height": 800})

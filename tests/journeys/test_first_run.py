@@ -6,9 +6,10 @@ import hl7.client
 import pytest
 
 from tests.broker_process import RunningBroker
+from tests.journeys.browser import PATIENCE_MS
 from tests.journeys.hl7_orders import orm
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(400)]
 PASSWORD = "one lamp, two doors"
 
 
@@ -27,6 +28,7 @@ def test_from_the_printed_link_to_who_looked_at_a_patient(chromium, broker):
     printed = broker.log.read_text()
     link = next(word for word in printed.split() if "/first-run#" in word)
     context = chromium.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     tab, said, asked = context.new_page(), [], []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("request", lambda request: asked.append(request.url))

@@ -12,7 +12,7 @@ from tests.broker_process import wait_until
 from tests.journeys.hl7_orders import orm
 from tests.peers import data_set_bytes, findscu, run, storescp
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def an_image(folder, source="CT_small.dcm", **attributes):
@@ -138,7 +138,7 @@ def test_a_destination_that_is_down_gets_everything_when_it_is_back(broker, port
     assert row["delivered"] == 0
 
     with storescp(folder / "late", ports["late"], ae_title="LATE"):
-        wait_until(lambda: len(received(folder / "late")) == 5, timeout_s=30, what="delivery")
+        wait_until(lambda: len(received(folder / "late")) == 5, timeout_s=150, what="delivery")
         wait_until(lambda: broker.api("deliveries?destination=late")[0]["state"] == "DELIVERED")
 
 

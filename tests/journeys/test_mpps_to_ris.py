@@ -9,7 +9,7 @@ from tests.broker_process import wait_until
 from tests.journeys.hl7_orders import orm
 from tests.peers import findscu, node
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 SCRIPT = Path(__file__).with_name("mpps.js")
 
 

@@ -29,7 +29,7 @@ from tests.ledger.modality import a_creation
 from tests.peers import MllpSink, findscu, run
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 CANARY, BIRTH = "ZZCANARY", "18970409"
 SECRET, GUESSED = "the-secret-of-the-hook", "a-password-typed-in-haste"
 PERSON = {"patient_id": f"{CANARY}1", "name": f"{CANARY}^BIRD", "birth": BIRTH}
@@ -228,7 +228,7 @@ def good_and_bad_orders(broker):
         send(broker.hl7, message)
     # MSH-3 is no patient's: senders are known by it, on pages and in metrics.
     for junk in (f"{CANARY} {BIRTH}", f"MSH|{CANARY}", f"MSH|^~\\&|RIS\rPID|||{CANARY}"):
-        with socket.create_connection(("127.0.0.1", broker.hl7), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", broker.hl7), timeout=60) as connection:
             connection.sendall(f"{CANARY}\x0b{junk}\x1c\r{CANARY}\x0b{CANARY}".encode())
 
 

@@ -16,13 +16,14 @@ from broker.db.engine import open_engine
 from broker.db.migrate import migrate
 from tests.broker_process import ADMIN, BROKER, PASSWORD, ROOT, RunningBroker, wait_until
 from tests.journeys.a_night import a_ris_that_stopped, let_die
+from tests.journeys.browser import PATIENCE_MS
 from tests.journeys.hl7_orders import orm
 from tests.journeys.on_call import Keys, Mouse, OnCall
 from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import findscu, run, storescp
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(500)]
 NIGHT = "m.ruiz"
 STUDIES, CHESTS = 204, 3
 ROOT_UID = "1.2.826.0.1.3680043.10.777.7"
@@ -125,6 +126,7 @@ def on_call(chromium, broker):
         context = chromium.new_context(
             base_url=f"http://127.0.0.1:{broker.web}", viewport={"width": 1280, "height": 800}
         )
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         return OnCall(context, hand)
 
@@ -166,7 +168,7 @@ def test_a_failed_night_is_sent_again(on_call, broker, ai, archive, hand, destin
     me.write("Why (kept", "the archive was away in the night")
     me.press("button", f"Retry {number} deliveries")
     me.sees(f"{number} deliveries retried")
-    me.sees(f"{number} of {number} delivered", timeout_s=120)
+    me.sees(f"{number} of {number} delivered", timeout_s=300)
     me.is_done()
     kept = {"archive": archive, "chest-ai": ai}[destination]
     assert len(list(kept.iterdir())) >= number
@@ -223,7 +225,7 @@ def test_the_ris_went_silent(on_call, hand):
     me.sees("RIS (HOSP) is silent for", "usually every 4 min")
     me.press("link", re.compile(r"RIS \(HOSP\) is silent for"))
     me.sees("HL7 messages received", "NIGHT0")
-    assert me.tab.locator("tbody tr").count() == 20
+    wait_until(lambda: me.tab.locator("tbody tr").count() == 20, what="the whole list")
     me.press("link", "Overview")
     me.press("link", "Alerts and maintenance")
     me.sees("While it lasts nobody is told about it")
@@ -252,7 +254,7 @@ def test_who_looked_at_a_patient(on_call, broker, hand):
     me.sees(NIGHT, "opened")
     me.press("button", "Verify the whole trail")
     me.sees("Nothing was changed, taken out or cut off")
-    assert me.tab.locator("tbody tr", has_text=NIGHT).count(), "what was found still stands there"
+    me.tab.locator("tbody tr", has_text=NIGHT).first.wait_for()  # what was found still stands there
     with me.tab.expect_download() as download:
         me.press("button", "Download as CSV")
     told = download.value.path().read_text()

@@ -28,7 +28,7 @@ from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 HOPS = ["order", "worklist", "begin", "image", "finish", "delivery"]
 KEPT = (
     PATIENT,
@@ -168,7 +168,7 @@ def test_it_goes_through_listeners_that_speak_tls_only(tmp_path, certificates):
         run = broker.json("probe")
         assert [hop["detail"] for hop in run["hops"] if not hop["ok"]] == []
         assert [hop["name"] for hop in run["hops"]] == HOPS
-        with socket.create_connection(("127.0.0.1", broker.hl7), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", broker.hl7), timeout=60) as plain:
             plain.sendall(b"\x0bMSH|^~\\&|RIS|HOSP|||20261121||ORM^O01|1|P|2.3.1\r\x1c\r")
             with suppress(ConnectionError):
                 assert b"MSA" not in plain.recv(1000)

@@ -11,7 +11,7 @@ from tests.journeys.browser import a_context
 from tests.journeys.hl7_orders import orm
 from tests.journeys.test_image_to_destination import an_image, push
 
-pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(400)]
 
 ACCESSION, STUDY, NAME = "TIME0001", "1.2.826.0.1.3680043.10.777.2", "ZZTIME^ANNA"
 
