@@ -6,6 +6,7 @@ name, and its row says what its final name is.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Final
@@ -17,12 +18,13 @@ _REMEMBERED_FOLDERS: Final = 64
 
 
 class Settler:
-    """Collects objects that have both names. `settle` may run in another thread than `add`."""
+    """Collects objects that have both names. `settle` may run in other threads than `add`."""
 
     def __init__(self, disk: Disk, root: Path) -> None:
         self._disk = disk
         self._root = root
         self._waiting: deque[tuple[Path, str]] = deque()
+        self._settling = threading.Lock()
         self._rooted: set[str] = set()
 
     def add(self, incoming: Path, folder: str) -> None:
@@ -40,6 +42,10 @@ class Settler:
         A sync that failed is not tried again, for it might then say that all is well: those objects keep
         their incoming names.
         """
+        with self._settling:  # who finds nothing left to do may rely on that it is done
+            return self._settle()
+
+    def _settle(self) -> int:
         folders: dict[str, list[Path]] = {}
         for _ in range(len(self._waiting)):
             incoming, folder = self._waiting.popleft()

@@ -53,6 +53,27 @@ def test_final_names_are_synced_with_their_folders_before_the_incoming_ones_go(t
     assert store.settle() == 0
 
 
+def test_who_settles_waits_for_what_another_thread_has_under_way(tmp_path: Path) -> None:
+    class SlowDisk(SickDisk):
+        def sync_folder(self, path: Path) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                entered.set()
+                returned.wait(0.1)
+            super().sync_folder(path)
+
+    entered, returned = threading.Event(), threading.Event()
+    store = a_store(tmp_path, SlowDisk())
+    kept = keep(store)
+    other = threading.Thread(target=store.settle)
+    other.start()
+    assert entered.wait(20)
+    store.settle()
+    left = files_below(tmp_path)
+    returned.set()
+    other.join(20)
+    assert left == [store.absolute(kept.path)]
+
+
 def test_without_a_synced_folder_the_incoming_name_stays(tmp_path: Path) -> None:
     disk = SickDisk()
     store = a_store(tmp_path, disk)
