@@ -34,7 +34,7 @@ engine = open_engine(sys.argv[1])
 uows = SqlUnitsOfWork(engine, RecordingTaskQueue(), SystemClock())
 server = a_listener(a_file_store(Path(sys.argv[2])), lambda: uows)
 print(server.port, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
