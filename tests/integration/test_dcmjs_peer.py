@@ -1,12 +1,9 @@
 """A scanner written in JavaScript gets its worklist and reports its exam (dcmjs-dimse)."""
 
-import json
-import shutil
-import subprocess
-
 import pytest
 
 from broker.domain.steps import StepStatus
+from tests.peers import node
 from tests.worklist_database import sqlite_engine, store
 from tests.worklist_entries import an_entry
 from tests.worklist_listener import WorklistListener
@@ -78,35 +75,12 @@ function send(request) {
 """
 
 
-@pytest.fixture(scope="session")
-def node_modules(tmp_path_factory):
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed")
-    folder = tmp_path_factory.mktemp("dcmjs")
-    done = subprocess.run(
-        [npm, "install", "--no-audit", "--no-fund", "--silent", "--ignore-scripts", "dcmjs-dimse@0.2.7"],
-        cwd=folder, capture_output=True, timeout=100, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        pytest.skip("dcmjs-dimse cannot be installed here")
-    return folder
-
-
-def test_dcmjs_gets_its_worklist_and_reports_its_exam(node_modules, tmp_path):
+def test_dcmjs_gets_its_worklist_and_reports_its_exam(tmp_path):
     with sqlite_engine(tmp_path) as engine, WorklistListener(engine) as listener:
         entry, _ = store(engine, an_entry(1), an_entry(2, stations=("MR1",), modality="MR"))
-        script = node_modules / "scanner.js"
+        script = tmp_path / "scanner.js"
         script.write_text(SCRIPT)
-        done = subprocess.run(
-            ["node", script, str(listener.port)],
-            cwd=node_modules,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        said = json.loads(done.stdout.splitlines()[-1])
+        said = node(script, listener.port)
         assert [answer["AccessionNumber"] for answer in said["found"]] == ["A1"]
         assert said["statuses"] == [0xFF00, 0x0000, 0x0000, 0x0000, 0x0110]
         assert listener.status_of(entry) is StepStatus.COMPLETED
