@@ -214,9 +214,9 @@ def test_a_deflate_bomb_costs_only_its_first_64_kib() -> None:
     start = encoded(a_dataset())[:-1012]
     bomb = packer.compress(start + b"\x29\x00\x10\x10OB\0\0\xf0\xff\xff\x0f" + b"\0" * 50_000_000)
     bomb += packer.flush()
-    began = time.perf_counter()
+    began = time.thread_time()
     header = scan(bomb, DEFLATED)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
     assert header.values["SOPInstanceUID"] == ("1.2.3.4",)
 
 

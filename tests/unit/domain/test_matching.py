@@ -267,10 +267,10 @@ def test_wildcards_agree_with_a_reference_matcher(pattern, value):
 
 
 def test_a_hostile_pattern_costs_no_more_than_its_length():
-    started = time.process_time()
+    started = time.thread_time()
     assert not Wildcard("*A" * 5_000 + "B").matches("A" * 5_000)
     assert not Wildcard("*" + "?" * 2_000 + "B").matches("A" * 2_000)
-    assert time.process_time() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 @given(st.sampled_from(list(Key)), st.text(max_size=30), st.text(max_size=30))

@@ -286,9 +286,9 @@ def test_conditions_nested_too_deeply_are_refused_not_recursed_into() -> None:
 
 def test_a_hostile_pattern_costs_milliseconds() -> None:
     compiled = routes({"SeriesDescription": "*a" * 100 + "*b"})
-    started = time.perf_counter()
+    started = time.thread_time()
     assert not decide(compiled, {"SeriesDescription": ("a" * 100_000,)}).matched
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 def test_keys_say_what_the_header_scan_and_the_order_must_provide() -> None:

@@ -199,9 +199,9 @@ def test_a_message_with_very_many_orders_is_refused():
     ids=["long number", "escapes", "allergies", "notes", "observations"],
 )
 def test_hostile_messages_are_read_in_bounded_time(text):
-    started = time.process_time()
+    started = time.thread_time()
     read(text)
-    assert time.process_time() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 SEGMENTS = st.sampled_from(

@@ -186,14 +186,14 @@ def test_a_segment_of_separators_costs_no_memory_per_separator():
 )
 def test_hostile_fields_are_read_in_linear_time(field):
     message = tokenize(f"{MSH}PID|1||{field}\r")
-    started = time.process_time()
+    started = time.thread_time()
     for _ in range(5):
         try:
             message.value("PID-3")
             message.value("PID-3[400].100.3")
         except MessageTooComplexError:
             pass
-    assert time.process_time() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 @pytest.mark.timeout(30)

@@ -222,10 +222,10 @@ def test_a_malformed_request_is_refused(raw):
 def test_twenty_thousand_contexts_are_refused_at_once():
     # W21: they have to repeat ids, and each would cost
     raw = with_items(*(item(0x20, bytes((2 * n % 256 | 1, 0, 0, 0))) for n in range(20_000)))
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(MalformedPdu, match="more presentation contexts than ids"):
         pdu.parse_associate_request(raw)
-    assert time.perf_counter() - started < 0.2
+    assert time.thread_time() - started < 0.2
 
 
 def test_user_identity_and_items_from_the_future_are_ignored():
