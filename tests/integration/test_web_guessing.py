@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from broker.errors import OutOfResources
+from tests.broker_process import wait_until
 from tests.doors import PASSWORD, a_browser, an_access, quick_hasher, sign_in, with_accounts
 from tests.integration.hospital_pages import events
 
@@ -99,8 +100,7 @@ def test_hashing_is_bounded_and_who_comes_too_much_is_refused_at_once():
     threads = [threading.Thread(target=ask) for _ in range(5)]
     for thread in threads:
         thread.start()
-    for thread in threads[:]:
-        thread.join(0.01)
+    wait_until(lambda: answers.count("refused") == 3, what="the refusal of who finds no place")
     Slow.go.set()
     for thread in threads:
         thread.join(20)
