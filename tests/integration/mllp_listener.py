@@ -70,8 +70,8 @@ class Running:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     def connect(self):
-        peer = socket.create_connection(self.listener.address, 5)
-        peer.settimeout(5)
+        peer = socket.create_connection(self.listener.address, 30)
+        peer.settimeout(30)
         return peer
 
     def until(self, condition):

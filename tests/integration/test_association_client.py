@@ -103,30 +103,34 @@ def scripted_peer(*words, close=False):
     heard = []
 
     def serve():
-        sock, _ = listener.accept()
-        sock.settimeout(10)
+        with contextlib.suppress(OSError):  # a caller that gave up may have closed even the listener
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(10)
+                talk(sock)
+
+    def talk(sock):
         upper, collector, left = UpperLayer(Role.ACCEPTOR), CommandCollector(), list(words)
-        with sock, contextlib.suppress(OSError):
-            while True:
-                event = upper.next_event()
-                if event is None:
-                    count = sock.recv_into(upper.receive_space())
-                    if not count:
-                        return
-                    upper.received(count)
-                elif isinstance(event, AssociationRequested):
-                    upper.accept(b"")
-                    if left:
-                        sock.sendall(left.pop(0))
-                    if close and not left:
-                        return
-                elif isinstance(event, DataReceived):
-                    if event.is_command and (whole := collector.feed(event)):
-                        heard.append(whole[1])
-                    if left:
-                        sock.sendall(left.pop(0))
-                elif isinstance(event, ReleaseRequested):
-                    sock.sendall(upper.confirm_release())
+        while True:
+            event = upper.next_event()
+            if event is None:
+                count = sock.recv_into(upper.receive_space())
+                if not count:
+                    return
+                upper.received(count)
+            elif isinstance(event, AssociationRequested):
+                upper.accept(b"")
+                if left:
+                    sock.sendall(left.pop(0))
+                if close and not left:
+                    return
+            elif isinstance(event, DataReceived):
+                if event.is_command and (whole := collector.feed(event)):
+                    heard.append(whole[1])
+                if left:
+                    sock.sendall(left.pop(0))
+            elif isinstance(event, ReleaseRequested):
+                sock.sendall(upper.confirm_release())
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -135,9 +139,6 @@ def scripted_peer(*words, close=False):
     finally:
         listener.close()
         thread.join(10)
-
-
-QUICK = Timeouts(connect_s=1, association_s=0.1, response_s=0.1, send_s=0.2, release_s=0.1)
 
 
 def test_a_refused_connection_and_an_unknown_host_name_their_phase():
@@ -151,13 +152,13 @@ def test_a_refused_connection_and_an_unknown_host_name_their_phase():
 
 def test_a_peer_that_is_silent_after_connecting_times_out_in_association():
     with scripted_peer() as (port, _), pytest.raises(TimedOut) as late:
-        calling(port, ECHO, timeouts=QUICK)
+        calling(port, ECHO, timeouts=Timeouts(association_s=0.1))
     assert late.value.phase is Phase.ASSOCIATE
 
 
 def test_a_peer_that_never_answers_a_request_times_out_in_answer():
     with scripted_peer(accept_echo) as (port, _):
-        association = calling(port, ECHO, timeouts=QUICK)
+        association = calling(port, ECHO, timeouts=Timeouts(response_s=0.1))
         with pytest.raises(TimedOut) as late:
             association.echo()
         assert late.value.phase is Phase.ANSWER

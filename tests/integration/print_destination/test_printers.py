@@ -132,9 +132,9 @@ def test_warnings_of_the_printer_do_not_hold_a_film_unless_it_is_a_mammogram(
 def test_silence_after_the_print_command_is_unknown_and_nothing_is_settled(printer, destination_to, items):
     release = threading.Event()
     peer = printer()
-    peer.on_action = lambda event: release.wait(10)
+    peer.on_action = lambda event: release.wait(60)
     ledger = Ledger()
-    outcome = destination_to(peer.port, timeouts={"response_s": 0.5}).send(a_parcel(items(2)), ledger)
+    outcome = destination_to(peer.port, timeouts={"response_s": 3}).send(a_parcel(items(2)), ledger)
     release.set()
     assert isinstance(outcome, Unknown)
     assert "may have been printed" in outcome.reason

@@ -120,14 +120,14 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up(destination_to, items)
         outcome = destination.send(a_parcel(items(1)), Ledger())
     assert isinstance(outcome, RetryLater)
     assert "in time" in outcome.reason
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_a_peer_that_never_answers_a_store_is_given_up(scp, destination_to, items):
     release = threading.Event()
-    peer = scp(lambda number, event: 0 if number != 2 else release.wait(10) * 0)
+    peer = scp(lambda number, event: 0 if number != 2 else release.wait(60) * 0)
     ledger = Ledger()
-    outcome = destination_to(peer.port, timeouts={"response_s": 0.5}).send(a_parcel(items(3)), ledger)
+    outcome = destination_to(peer.port, timeouts={"response_s": 3}).send(a_parcel(items(3)), ledger)
     release.set()
     assert isinstance(outcome, RetryLater)
     assert ledger.delivered == [1]

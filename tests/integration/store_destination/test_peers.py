@@ -123,10 +123,10 @@ def test_a_storescp_that_sleeps_too_long_is_given_up(destination_to, items, tmp_
     with storescp(tmp_path, "--sleep-after", 30, stop_signal=signal.SIGKILL) as (port, _):
         ledger = Ledger()
         began = time.monotonic()
-        outcome = destination_to(port, timeouts={"response_s": 0.5}).send(a_parcel(items(2)), ledger)
+        outcome = destination_to(port, timeouts={"response_s": 3}).send(a_parcel(items(2)), ledger)
     assert isinstance(outcome, RetryLater)
     assert ledger.delivered == [1]  # it answers, then sleeps
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 29
 
 
 @pytest.mark.peer

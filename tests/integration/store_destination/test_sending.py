@@ -38,13 +38,17 @@ def test_check_is_a_c_echo(scp, destination_to):
 
 def test_an_association_is_kept_for_the_next_parcel_and_released_when_idle(scp, destination_to, items):
     peer = scp()
-    destination = destination_to(peer.port, idle_s=0.3)
+    patient = destination_to(peer.port, idle_s=100)
     for number in range(1, 6):
-        assert isinstance(destination.send(a_parcel(items(1, first=number)), Ledger()), Delivered)
+        assert isinstance(patient.send(a_parcel(items(1, first=number)), Ledger()), Delivered)
     assert peer.associations == 1
-    wait_for(lambda: not peer.server.active_associations)
-    assert isinstance(destination.send(a_parcel(items(1, first=9)), Ledger()), Delivered)
+    patient.close()
+    hasty = destination_to(peer.port, idle_s=0.1)
+    assert isinstance(hasty.send(a_parcel(items(1, first=8)), Ledger()), Delivered)
     assert peer.associations == 2
+    wait_for(lambda: not peer.server.active_associations)
+    assert isinstance(hasty.send(a_parcel(items(1, first=9)), Ledger()), Delivered)
+    assert peer.associations == 3
 
 
 def test_close_releases_what_is_idle(scp, destination_to, items):
