@@ -10,6 +10,9 @@ from broker.hl7.exchange import HANG_UP, Answer
 from broker.hl7.listener import ListenerLimits, MllpListener
 from broker.hl7.tokenizer import tokenize
 
+PATIENCE_S = 30
+"""More than a loaded machine stalls, less than the usual limit of a block or an answer."""
+
 
 class EchoHandler:
     """Acknowledges with MSH-10; can be held, told to fail, and remembers its batches."""
@@ -64,14 +67,22 @@ class Running:
         with contextlib.suppress(RuntimeError):
             self.call(self.listener.stop(grace_s=2))
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(5)
+        self.thread.join(PATIENCE_S)
 
     def call(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(PATIENCE_S)
+
+    def seen(self, look):
+        """Answer what `look` sees of the listener between two steps of its loop, where nothing changes."""
+
+        async def there():
+            return look(self.listener)
+
+        return self.call(there())
 
     def connect(self):
-        peer = socket.create_connection(self.listener.address, 30)
-        peer.settimeout(30)
+        peer = socket.create_connection(self.listener.address, PATIENCE_S)
+        peer.settimeout(PATIENCE_S)
         return peer
 
     def until(self, condition):

@@ -58,7 +58,7 @@ def test_messages_of_many_connections_share_a_batch_in_order_of_arrival(running)
         peers = [stack.enter_context(running.connect()) for _ in range(6)]
         running.handler.gate.clear()
         peers[0].sendall(frame(message("B0")))
-        assert running.handler.entered.wait(5)
+        assert running.handler.entered.wait(30)
         for number, peer in enumerate(peers[1:], start=1):
             peer.sendall(frame(message(f"B{number}")))
             running.until(lambda: len(running.listener._arrived) == number)  # noqa: B023
@@ -151,13 +151,13 @@ def test_a_stop_answers_what_is_under_way_and_takes_nothing_more(running):
         running.until(lambda: len(running.listener.connections) == 2)
         running.handler.gate.clear()
         peer.sendall(frame(message("LAST")))
-        assert running.handler.entered.wait(5)
-        stopping = asyncio.run_coroutine_threadsafe(running.listener.stop(grace_s=5), running.loop)
+        assert running.handler.entered.wait(30)
+        stopping = asyncio.run_coroutine_threadsafe(running.listener.stop(grace_s=30), running.loop)
         running.until(lambda: running.listener.stopping)
         late.sendall(frame(message("LATE")))
         running.handler.gate.set()
         assert ids(received(peer)) == ["LAST"]
-        stopping.result(5)
+        stopping.result(30)
         assert is_closed(late)
     assert not any(b"LATE" in payload for payload in running.handler.payloads)
 
