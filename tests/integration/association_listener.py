@@ -58,7 +58,7 @@ def connected(server, contexts=None, **more):
 
 def knocking(server):
     sock = socket.create_connection(("127.0.0.1", server.port))
-    sock.settimeout(10)
+    sock.settimeout(30)
     return sock
 
 
@@ -71,7 +71,7 @@ def everything(sock):
     return data
 
 
-def wait_until(condition, *, within_s=5.0):
+def wait_until(condition, *, within_s=30.0):
     deadline = time.monotonic() + within_s
     pause = threading.Event()
     while not condition():
@@ -79,7 +79,7 @@ def wait_until(condition, *, within_s=5.0):
         pause.wait(0.005)
 
 
-def run(*command, within_s=20):
+def run(*command, within_s=60):
     return subprocess.run(command, capture_output=True, text=True, timeout=within_s, check=False)
 
 

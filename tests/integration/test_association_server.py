@@ -49,7 +49,7 @@ def test_silent_newcomers_do_not_keep_others_out():
 
 
 def test_newcomers_beyond_the_cap_are_turned_away_at_once_with_a_reason():
-    limits = ServerLimits(unassociated=2, displace_after_s=60.0)
+    limits = ServerLimits(unassociated=2, displace_after_s=60.0, first_pdu_s=60.0)
     with listening(limits=limits) as server:
         held = [knocking(server) for _ in range(2)]
         wait_until(lambda: len(server._connections) == 2)
@@ -61,11 +61,12 @@ def test_newcomers_beyond_the_cap_are_turned_away_at_once_with_a_reason():
 
 def test_a_silent_newcomer_is_closed_at_its_deadline():
     # W2, W4: the deadline is of the whole request, not of each byte
-    with listening(limits=ServerLimits(first_pdu_s=0.15)) as server, knocking(server) as sock:
+    limits = ServerLimits(first_pdu_s=0.15, pdu_s=60.0)
+    with listening(limits=limits) as server, knocking(server) as sock:
         sock.sendall(request()[:-1])
         started = time.monotonic()
         assert everything(sock) == b""
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30
         assert server.diary.knocks[0].reason == "no association was requested in time"
 
 
@@ -128,10 +129,10 @@ def test_an_image_that_drips_is_aborted_though_every_pdu_is_whole():
         started = time.monotonic()
         with contextlib.suppress(OSError):
             while not server.diary.reasons:
-                assert time.monotonic() - started < 5
+                assert time.monotonic() - started < 30
                 sock.sendall(pdu.data_header(1, 0, 1) + b"x")
                 pause.wait(0.05)
-        assert server.diary.reasons == [CloseReason.TOO_SLOW]
+        wait_until(lambda: server.diary.reasons == [CloseReason.TOO_SLOW])
     assert shelf.abandoned == ["1.2.3"]
 
 
@@ -147,7 +148,7 @@ def test_a_peer_that_never_reads_its_answers_is_let_go_and_the_query_stops():
     limits = ServerLimits(send_s=0.3, linger_s=60)
     with listening(offer(Answering(answers)), limits=limits) as server, knocking(server) as sock:
         sock.sendall(request(WORKLIST) + message(find(), b"k"))
-        wait_until(lambda: server.diary.reasons, within_s=10)
+        wait_until(lambda: server.diary.reasons)
         assert server.diary.reasons == [CloseReason.TOO_SLOW]
         assert len(produced) < 2000
         wait_until(lambda: not server._connections)  # nobody waits for it to read our last word
@@ -164,13 +165,14 @@ def test_an_idle_association_is_aborted():
 
 def test_a_browser_and_a_scanner_are_sent_away_at_once():
     # W14
-    with listening() as server:
+    with listening(limits=ServerLimits(first_pdu_s=60.0, pdu_s=60.0)) as server:
         for words in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\x99" * 100_000, b"\x16\x03\x01\x02\x00"):
-            with knocking(server) as sock, contextlib.suppress(OSError):
+            with knocking(server) as sock:
                 started = time.monotonic()
-                sock.sendall(words)
+                with contextlib.suppress(ConnectionError):  # sent away before all of it is said
+                    sock.sendall(words)
                 assert everything(sock) in (pdu.encode_abort(0, 0), b"")
-                assert time.monotonic() - started < 1
+                assert time.monotonic() - started < 30
 
 
 def test_resets_leave_nothing_behind():
@@ -182,9 +184,16 @@ def test_resets_leave_nothing_behind():
             sock.sendall(request(CT_IMAGE) + message(store(), None) + pdu.data_header(1, 0, 9000) + b"x")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             sock.close()
-        wait_until(lambda: not server._connections)
-        assert server.active == 0
+        # Nobody may be there because all are gone, or because the next one has not been taken in yet.
+        wait_until(lambda: len(server.diary.knocks) + len(server.diary.reasons) == 20)
+        wait_until(lambda: not server._connections and server.active == 0)
         assert shelf.images == {}
+
+
+def busy_s(process, *, within_s):
+    before = sum(process.cpu_times()[:2])
+    threading.Event().wait(within_s)
+    return sum(process.cpu_times()[:2]) - before
 
 
 def test_a_hundred_idle_associations_cost_no_time_and_little_memory():
@@ -201,9 +210,8 @@ def test_a_hundred_idle_associations_cost_no_time_and_little_memory():
         wait_until(lambda: server.active == 105)
         grown = process.memory_info().rss - before
         assert grown / 100 < 300 * 1024
-        busy_before = sum(process.cpu_times()[:2])
-        threading.Event().wait(0.5)
-        assert sum(process.cpu_times()[:2]) - busy_before < 0.1
+        # Other threads of this process may be busy for a while; what a hundred associations cost would not end.
+        assert any(busy_s(process, within_s=0.5) < 0.1 for _ in range(10))
         for one in held:
             one.abort() if isinstance(one, ClientAssociation) else one.close()
 
@@ -216,22 +224,22 @@ def test_stopping_aborts_what_is_idle_and_lets_what_runs_finish():
 
     def answers(*_):
         begun.set()
-        may_finish.wait(5)
+        may_finish.wait(60)
         yield Response(0xFF00, b"found")
 
     with listening(offer(Answering(answers))) as server:
         idle, busy = knocking(server), knocking(server)
         idle.sendall(request())
         busy.sendall(request(WORKLIST) + message(find(), b"k"))
-        assert begun.wait(5)
-        wait_until(lambda: any(connection.idle for connection in server._connections))
-        stopping = threading.Thread(target=server.stop, args=(5.0,))
+        assert begun.wait(30)
+        wait_until(lambda: any(connection.idle for connection in tuple(server._connections)))
+        stopping = threading.Thread(target=server.stop, args=(60.0,))
         stopping.start()
         assert everything(idle)[-10:] == pdu.encode_abort(0, 0)
         with pytest.raises(ConnectFailed):
             connected(server)
         may_finish.set()
-        stopping.join(5)
+        stopping.join(30)
         assert not stopping.is_alive()
         assert b"found" in everything(busy)
         assert server.active == 0
@@ -244,15 +252,15 @@ def test_stopping_does_not_wait_longer_than_its_grace():
 
     def answers(*_):
         begun.set()
-        end.wait(10)
+        end.wait(60)
         yield Response(0)
 
     with listening(offer(Answering(answers))) as server, knocking(server) as sock:
         sock.sendall(request(WORKLIST) + message(find(), b"k"))
-        assert begun.wait(5)
+        assert begun.wait(30)
         started = time.monotonic()
         server.stop(grace_s=0.1)
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30
         end.set()
 
 

@@ -36,12 +36,13 @@ def test_an_association_over_tls_knows_its_peer(certificates, profile):
 
 def test_a_silent_connection_to_the_tls_port_keeps_nobody_waiting(certificates):
     # W1
-    with listening(tls=ServerTls(files(certificates, "broker"))) as server:
+    limits = ServerLimits(first_pdu_s=60.0)
+    with listening(tls=ServerTls(files(certificates, "broker")), limits=limits) as server:
         silent = [knocking(server) for _ in range(5)]
         started = time.monotonic()
         with connected(server, tls=ClientTls(files(certificates, "ct1"))) as association:
             assert association.echo() == 0
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30
         for sock in silent:
             sock.close()
 
@@ -60,8 +61,8 @@ def test_silent_connections_to_the_tls_port_are_displaced(certificates):
 def test_a_stopping_tls_listener_aborts_idle_associations(certificates):
     with listening(tls=ServerTls(files(certificates, "broker"))) as server:
         association = connected(server, tls=ClientTls(files(certificates, "ct1")))
-        wait_until(lambda: any(connection.idle for connection in server._connections))
-        server.stop(grace_s=2.0)
+        wait_until(lambda: any(connection.idle for connection in tuple(server._connections)))
+        server.stop(grace_s=30.0)
         with pytest.raises(AssociationAborted) as aborted:
             association.echo()
         assert (aborted.value.source, aborted.value.reason) == (0, 0)

@@ -108,15 +108,15 @@ def test_roles_do_not_outlive_a_killed_supervisor(start):
 
 
 def test_stopping_waits_for_the_slowest_not_for_the_grace(start):
-    supervisor = start("20", "waits", "waits")
+    supervisor = start("60", "waits", "waits")
     supervisor.stdout.readline()
     supervisor.stdout.readline()
     before = time.monotonic()
 
     supervisor.terminate()
 
-    assert supervisor.wait(15) == 0
-    assert time.monotonic() - before < 10
+    assert supervisor.wait(50) == 0
+    assert time.monotonic() - before < 30
 
 
 def test_sighup_replaces_roles_in_order_when_the_reload_is_good(start):

@@ -63,7 +63,7 @@ def test_a_decoder_that_hangs_is_killed(path):
     began = time.monotonic()
     with pytest.raises(Unrenderable, match="too long"):
         ask(decoder, path)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     decoder.close()
