@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 AE_TITLE = "BROKER"
 ARCHIVE_RETRY = "8s"
 """Long enough to switch the archive on between the first tries and the second."""
+_PORTS = range(12_000, 20_000)
 _START_S = 120.0
 _STOP_S = 30.0
 _COMMAND_S = 120.0
@@ -72,13 +76,19 @@ class Ports:
 
     @classmethod
     def free(cls) -> Self:
-        """Find ports nobody uses, all at once so that they differ."""
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in cls.__dataclass_fields__]
-        try:
-            return cls(*(opened.getsockname()[1] for opened in sockets))
-        finally:
-            for opened in sockets:
-                opened.close()
+        """Find ports nobody uses, all at once so that they differ.
+
+        They are bound later, the archive's when the day is half over. So they are below those that systems give to outgoing connections.
+        """
+        with ExitStack() as opened:
+            return cls(*islice(_unused_ports(opened), len(cls.__dataclass_fields__)))
+
+
+def _unused_ports(opened: ExitStack) -> Iterator[int]:
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with suppress(OSError):
+            opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            yield port
 
 
 def site_file(ports: Ports) -> str:
