@@ -17,7 +17,7 @@ from broker.domain.knocks import KnockReason
 from broker.web.app import create_app
 from broker.workflow.alert_operations import Planned
 from broker.workflow.bulk import Wanted
-from broker.workflow.captures import WantedCapture
+from broker.workflow.captures import MOST_MINUTES, WantedCapture
 from broker.workflow.configuration import digest
 from broker.workflow.devices import Welcome
 from broker.workflow.devices_port import KnockKey, Knocks
@@ -155,9 +155,11 @@ def fill(broker):
     broker.configurations.take_up(broker.loaded.sha256, broker.loaded.body)
     for number in (1, 2):
         broker.actions.admit(Welcome(f"GUEST{number}", "192.0.2.9", timedelta(hours=2), "a loaner", "tester"))
-        ends_at = now + timedelta(hours=number)
+        ends_at = now + timedelta(days=number)
         broker.alerts.plan(Planned(ends_at, "new disks", "tester", "archive"))
-        broker.captures.start(WantedCapture("dicom", f"CT{number}", "", 10, "a broken image", "tester"))
+        broker.captures.start(
+            WantedCapture("dicom", f"CT{number}", "", MOST_MINUTES, "a broken image", "tester")
+        )
         broker.actions.start(Wanted(Act.PRIORITY, Selection(destination="second"), "tester", priority=1))
 
 

@@ -19,7 +19,7 @@ from tests.api_site import STUDY, api_site, program
 from tests.broker_process import wait_until
 from tests.builders import a_message
 
-SOON = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 READS = {
     "/api/find": "what is looked for stays out of URLs",
     "/api/orders/search": "whom it is about stays out of URLs",
@@ -60,7 +60,7 @@ ONCE = {
     "/api/admissions/{admission}/end": ("/api/admissions/1/end", None),
     "/api/alerts/{alert_id}/acknowledge": ("/api/alerts/1/acknowledge", None),
     "/api/alerts/test": ("/api/alerts/test", None),
-    "/api/maintenance": ("/api/maintenance", {"until": SOON, "reason": "disks"}),
+    "/api/maintenance": ("/api/maintenance", {"until": TOMORROW, "reason": "disks"}),
     "/api/maintenance/{window_id}/end": ("/api/maintenance/1/end", None),
     "/api/probe": ("/api/probe", None),
     "/api/captures": ("/api/captures", {"name": "MR/1", "minutes": 5, "reason": "a broken image"}),

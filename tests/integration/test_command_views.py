@@ -28,8 +28,6 @@ from tests.builders import (
 )
 
 STUDY = "1.2.826.0.77.4711"
-TODAY = datetime.now(UTC)
-"""A device is shown what begins today: the commands run by the real clock."""
 CANARIES = ("ZZCANARY", "BIRDID7", "18970409", "CANACC7", STUDY)
 RAW = b"MSH|^~\\&|RIS|H|B|H|20261121||ORM^O01|M1|P|2.5\rPID|1||BIRDID7||ZZCANARY^ANN||18970409\r"
 SITE = """
@@ -44,7 +42,7 @@ SHOWS = {
     "orders show": "1",
     "orders timeline": "1",
     "worklist list": "",
-    "worklist print": f"--day {TODAY:%Y-%m-%d}",
+    "worklist print": "--day {today:%Y-%m-%d}",
     "worklist explain": "1 CT1",
     "images list": "",
     "images show": STUDY,
@@ -116,6 +114,7 @@ def commands(group, before=""):
 @pytest.fixture
 def site(tmp_path):
     config, data = tmp_path / "broker.yaml", tmp_path / "data"
+    today = datetime.now(UTC)  # a device is shown what begins today: the commands run by the real clock
     data.mkdir()
     config.write_text(SITE)
     engine = open_engine(database_url(data))
@@ -131,7 +130,7 @@ def site(tmp_path):
             patient=known,
             order={"accession_number": "CANACC7"},
             procedure={"study_instance_uid": STUDY},
-            step={"start_date": f"{TODAY:%Y%m%d}"},
+            step={"start_date": f"{today:%Y%m%d}"},
         )
         uow.messages.add(a_message(1, order=entry.order.id, raw=RAW))
         told = {"study_instance_uid": STUDY, "patient_id": "BIRDID7"}
@@ -149,6 +148,7 @@ def site(tmp_path):
 
 def run(site, command, arguments=""):
     config, data = site
+    arguments = arguments.format(today=datetime.now(UTC))
     asked = [*command.split(), *arguments.split(), "-c", str(config), "-d", str(data)]
     return CliRunner().invoke(app, asked, catch_exceptions=False)
 
