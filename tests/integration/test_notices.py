@@ -327,8 +327,8 @@ def test_a_collector_gets_every_alert_as_a_frame(certificate, protocol):
 
 
 def test_a_collector_that_was_restarted_is_connected_anew():
-    with a_collector() as collector:
-        port = collector.server_address[1]
+    port = free_port()  # named by the kernel, it could be named again before the second collector listens
+    with a_collector(port=port) as collector:
         channel = Syslog(SyslogTarget(host="127.0.0.1", port=port, protocol="tcp"))
         channel.send(MESSAGE)
         wait_until(lambda: len(collector.entries) == 2)

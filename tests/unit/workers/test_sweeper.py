@@ -74,7 +74,7 @@ class Turns:
             return uow.deliveries.get(key).state
 
 
-def until(condition, within_s=5.0):
+def until(condition, within_s=30.0):
     began_s = time.monotonic()
     while not condition():
         assert time.monotonic() - began_s < within_s
@@ -214,6 +214,7 @@ def test_the_sweep_outlives_the_database(turns, capsys):
     is_down.clear()
     turns.broker.units_of_work = real
     until(lambda: turns.state(key) is S.DELIVERED)
+    sweeper.stop(30)  # what was found is sent before the sweep that found it has had its say
     lines = capsys.readouterr().out
     assert lines.count("sweep failed") == 1
     assert lines.count("sweeping again") == 1
@@ -281,12 +282,12 @@ def test_a_chore_that_must_not_be_missed_is_missed_aloud(turns):
 
 def test_a_nudge_sweeps_at_once(turns):
     turns.backlog = None
-    sweeper = turns.sweeper(interval_s=30)
+    sweeper = turns.sweeper(interval_s=90)
     sweeper.start()
     until(lambda: sweeper._thorough_at_s > 0)
     key = turns.owe()
     sweeper.nudge()
-    until(lambda: turns.state(key) is S.DELIVERED, within_s=2)
+    until(lambda: turns.state(key) is S.DELIVERED)
 
 
 def test_images_nobody_decided_about_wake_a_router_or_are_routed_here(turns):
