@@ -39,6 +39,8 @@ class SickDisk(LocalDisk):
     calls: list[str] = field(default_factory=list)
     free_bytes: int | None = None
     begun: list[tuple[int, int]] = field(default_factory=list)
+    handles: set[int] = field(default_factory=set)
+    """Open ones."""
 
     def _call(self, name: str) -> None:
         if name != "read":  # comes from another thread at any time
@@ -51,7 +53,13 @@ class SickDisk(LocalDisk):
 
     def create(self, path: Path) -> int:
         self._call("create")
-        return super().create(path)
+        handle = super().create(path)
+        self.handles.add(handle)
+        return handle
+
+    def close(self, handle: int) -> None:
+        super().close(handle)
+        self.handles.discard(handle)
 
     def write(self, handle: int, pieces: Sequence[bytes | memoryview]) -> None:
         self._call("write")

@@ -70,10 +70,8 @@ def test_a_refused_request_is_told_once_an_association_without_what_the_peer_sai
             request(CT_IMAGE), *hostile, message(find(), b"k"), RELEASE, offers=[storage_offer(Shelf())]
         )
     assert len(talk.replies) == 51
-    assert [(line["event"], line["status"]) for line in lines] == [
-        ("request refused", "0117"),
-        ("request refused", "0211"),
-    ]
+    told = [line for line in lines if line["event"] == "request refused"]
+    assert [line["status"] for line in told] == ["0117", "0211"]
     assert "etc" not in str(lines)
 
 

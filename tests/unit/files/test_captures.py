@@ -320,9 +320,9 @@ def test_a_disk_that_fails_costs_what_it_did_not_take_and_nothing_else(hear, mon
 def test_the_thread_writes_by_itself_and_sleeps_when_nothing_is_captured(tmp_path):
     from tests.broker_process import wait_until
 
-    store = CaptureStore(tmp_path / "captures", ROOMY)
+    store, before = CaptureStore(tmp_path / "captures", ROOMY), set(threading.enumerate())
     taps = CaptureTaps(store, "dicom")
-    assert "captures" not in {thread.name for thread in threading.enumerate()}
+    assert "captures" not in {thread.name for thread in set(threading.enumerate()) - before}
     now = datetime.now(UTC)
     taps.follow([replace(CT1, since=now, until=now + timedelta(hours=1)), replace(CT1, protocol="hl7")])
     assert len(taps.in_force) == 1
