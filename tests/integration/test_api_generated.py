@@ -41,7 +41,7 @@ def test_every_operation_answers_as_its_description_says(served, tmp_path):
             *("--phases", PHASES, "--max-examples", str(EXAMPLES)),
             *("--generation-deterministic", "--no-shrink"),
             *("--suppress-health-check", "all", "--workers", "2"),
-            *("--no-color", "--continue-on-failure"),
+            *("--request-timeout", "60", "--no-color", "--continue-on-failure"),
         ],
         cwd=tmp_path,
         env={**os.environ, "COLUMNS": "150"},

@@ -188,7 +188,16 @@ def test_a_cancelled_step_is_not_offered_any_more(served):  # read your acknowle
     assert served.find(identifier())[0] == []
 
 
-def test_a_long_list_streams_and_stops_when_the_peer_cancels(served):
+def test_a_long_list_streams_and_stops_when_the_peer_cancels(served, monkeypatch):
+    cancelled, candidates = threading.Event(), SqlWorklistReader.candidates
+
+    def no_further_before_the_cancel(reader, *asked):
+        for number, candidate in enumerate(candidates(reader, *asked)):
+            if number == 500:
+                assert cancelled.wait(60)
+            yield candidate
+
+    monkeypatch.setattr(SqlWorklistReader, "candidates", no_further_before_the_cancel)
     store(served.engine, *(an_entry(n) for n in range(1, 2_001)))
     proposal = Proposal(MODALITY_WORKLIST, (Syntax.EXPLICIT_LITTLE.value,))
     with open_association(
@@ -201,6 +210,7 @@ def test_a_long_list_streams_and_stops_when_the_peer_cancels(served):
         )
         taken = [next(replies) for _ in range(10)]
         association.cancel(context)
+        cancelled.set()
         rest = list(replies)
         assert all(reply.status == 0xFF00 for reply in (*taken, *rest[:-1]))
         assert rest[-1].status == 0xFE00
@@ -335,7 +345,7 @@ def test_the_query_log_writes_by_itself_and_what_waits_when_it_stops(engine):
     served = Served(engine, {})
     served.log.record = log.record
     served.find(identifier())
-    assert written.wait(5)
+    assert written.wait(30)
     served.find(identifier())
     log.stop()
     served.server.stop()

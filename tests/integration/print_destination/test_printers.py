@@ -278,7 +278,7 @@ def dcmprscp(tmp_path):
         cwd=tmp_path,
     )
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             assert process.poll() is None, "dcmprscp ended"
             with socket.socket() as sock:
@@ -289,7 +289,7 @@ def dcmprscp(tmp_path):
         yield port, tmp_path / "database"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.mark.peer

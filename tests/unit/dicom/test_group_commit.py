@@ -24,11 +24,11 @@ def in_threads(call, items, *, has_begun: threading.Event) -> dict[int, object]:
 
     threads = [threading.Thread(target=submit, args=(item,)) for item in items]
     threads[0].start()
-    assert has_begun.wait(5)
+    assert has_begun.wait(30)
     for thread in threads[1:]:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     return answers
 
 

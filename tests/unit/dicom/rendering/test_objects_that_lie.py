@@ -107,7 +107,7 @@ def jpeg_2000_claiming(rows, columns, components=1):
         "video",
     ],
 )
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_codestream_that_lies_never_reaches_a_decoder(shown, ds):
     with pytest.raises(Unrenderable):
         shown(ds)
