@@ -84,6 +84,8 @@ def test_rsyslog_is_told_everything_in_order_though_it_is_killed_and_started_aga
     collector.settle_s = 60  # so that these cannot count: they may lie unread when it is killed
     happen(sqlite_engine, sqlite_uow_factory, 10)
     export.turn()
+    wait_until(collector.has_arrived, what="the acknowledgement")
+    assert not is_told(60), "its machine has them, which is not to say that it has read them"
     rsyslog.stop(kill=True)
     happen(sqlite_engine, sqlite_uow_factory, 40)
     wait_until(lambda: not is_told(100) and reports.collectors()[0].problem, timeout_s=40, what="a failure")
