@@ -10,7 +10,7 @@ from broker.hl7.exchange import HANG_UP, Answer
 from broker.hl7.listener import ListenerLimits, MllpListener
 from broker.hl7.tokenizer import tokenize
 
-PATIENCE_S = 30
+PATIENCE_S = 20
 """More than a loaded machine stalls, less than the usual limit of a block or an answer."""
 
 
