@@ -14,7 +14,6 @@ from broker.workflow.devices_port import Sign
 from tests.builders import NOW
 from tests.doors import form_token, signed_in
 from tests.integration.test_devices_pages import board as devices_board  # noqa: F401
-from tests.integration.test_devices_pages import store  # noqa: F401
 from tests.pcap_reader import conversations
 
 CT1 = WantedCapture("dicom", "CT1", "", 10, "exams <without> images", "ada")
@@ -102,7 +101,7 @@ def test_an_administrator_captures_a_device_takes_it_away_and_removes_it(client,
     ]
 
 
-def test_by_address_too_a_device_is_said_to_be_captured(client, board, store):  # noqa: F811
+def test_by_address_too_a_device_is_said_to_be_captured(client, board, store):
     sign = Sign("CT1", "list", NOW, 0, "3 entries", "10.1.4.17")
     store(lambda uow: uow.devices.note_signs([sign], listed=frozenset({"CT1"})))
     board.captures.start(replace(CT1, name="", address="10.1.4.0/24"))

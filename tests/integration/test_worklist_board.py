@@ -7,7 +7,7 @@ from broker.web.app import create_app
 from broker.web.pages import ROWS
 from tests.builders import a_stored_entry
 from tests.doors import signed_in
-from tests.integration.test_devices_pages import board, store  # noqa: F401
+from tests.integration.test_devices_pages import board  # noqa: F401
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_without_filters_today_is_shown_and_all_days_are_one_press_away(client, 
     assert client.get("/worklist?date=2026-13-40").status_code == 422
 
 
-def test_an_empty_today_says_what_yesterday_left(client, store):  # noqa: F811
+def test_an_empty_today_says_what_yesterday_left(client, store):
     for number, status in ((7, StepStatus.SCHEDULED), (8, StepStatus.ARRIVED), (9, StepStatus.COMPLETED)):
         step = {"start_date": "20261120", "status": status}
         store(lambda uow, number=number, step=step: a_stored_entry(uow, number, step=step))
@@ -39,7 +39,7 @@ def test_an_empty_today_says_what_yesterday_left(client, store):  # noqa: F811
     assert "Nothing fits" in client.get("/worklist?date=2026-11-22&modality=CT").text
 
 
-def test_overdue_and_stat_are_marked_with_words_and_states_are_renewed_in_place(client, store):  # noqa: F811
+def test_overdue_and_stat_are_marked_with_words_and_states_are_renewed_in_place(client, store):
     step = store(
         lambda uow: a_stored_entry(
             uow,
@@ -57,7 +57,7 @@ def test_overdue_and_stat_are_marked_with_words_and_states_are_renewed_in_place(
     assert client.get("/worklist/states?steps=1;2").status_code == 422
 
 
-def test_the_next_slice_begins_behind_the_last_step(client, store):  # noqa: F811
+def test_the_next_slice_begins_behind_the_last_step(client, store):
     store(lambda uow: [a_stored_entry(uow, 100 + n) for n in range(ROWS + 5)])
     page = client.get("/worklist?date=2026-11-21").text
     assert 'rel="next"' in page
