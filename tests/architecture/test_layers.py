@@ -1,6 +1,7 @@
 """Imports point inward: domain <- workflow <- adapters <- entry."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -107,3 +108,10 @@ def test_broker_never_imports_the_workers(path):
 def test_there_are_no_rooms_without_a_name():
     forbidden = {"utils", "helpers", "common", "misc", "types"}
     assert not [path for path in SOURCES if path.stem in forbidden]
+
+
+def test_no_test_imports_another():
+    """What two tests need stands in a module of its own: moving a test must break nobody."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        borrowed = [name for name in imports(path) if re.search(r"^tests\.(\w+\.)*test_", name)]
+        assert not borrowed, f"{path}: {borrowed}"

@@ -1,8 +1,7 @@
 """Every line our code may log stands in docs/logs.md with its keys, and leads to what it is about."""
 
-import re
-
-from tests.architecture.log_calls import LEVELS, ROOT, log_calls
+from tests.architecture.log_calls import log_calls
+from tests.documented_logs import documented
 
 CALLS = list(log_calls())
 BOUND = {
@@ -11,12 +10,6 @@ BOUND = {
     "broker.hl7.sender": {"destination"},
 }
 """What a module's logger was bound with."""
-LINKING = {
-    *("association", "message", "delivery", "destination", "sop_instance_uid", "alert", "probe"),
-    "capture",
-    *("peer", "peers", "calling_ae_title"),
-}
-"""Keys that name what a line is about, as docs/logs.md explains them."""
 NAMED_BY = {"broker.hl7.listener_log", "broker.files.keeper", "workers.desk"}
 """Modules with a line whose event is given by their caller, or that hands an attempt to `say`."""
 LINKS = (
@@ -30,17 +23,6 @@ LINKS = (
     ("workers.desk", {"delivery"}),
 )
 """On the way of an order or an image: one of these keys stands in each line of these modules."""
-
-
-def documented():
-    rows = re.findall(
-        r"^\| (.+?) \| ([a-z, ]+) \| (.+?) \| .+ \|$", (ROOT / "docs/logs.md").read_text(), re.MULTILINE
-    )
-    return {
-        event: (set(levels.split(", ")), set(re.findall(r"`(\w+)`", keys)))
-        for event, levels, keys in rows
-        if LEVELS & set(levels.split(", "))
-    }
 
 
 def test_every_line_is_documented_with_its_level_and_keys():

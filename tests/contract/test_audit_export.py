@@ -348,7 +348,7 @@ def test_events_are_told_with_the_objects_they_are_about(engine, uow_factory, re
 
 
 def test_a_batch_is_found_by_the_index_of_the_chain(sqlite_engine):
-    from tests.contract.test_query_plans import plans_of
+    from tests.query_plans import plans_of
 
     reports = SqlReports(sqlite_engine)
     plans = plans_of(sqlite_engine, lambda: (reports.trail(after=5, limit=9), reports.unsent_since(5)))

@@ -11,7 +11,7 @@ from broker.errors import NotFound
 from broker.workflow.entries import Asked, asked_like, query_of, sights, values_of
 from broker.workflow.worklist import Worklist
 from tests.builders import NOW, a_stored_entry, an_instance
-from tests.contract.test_query_plans import plans_of
+from tests.query_plans import plans_of
 
 CT1 = DeviceProfile(ae_title="CT1", modalities=("CT",))
 

@@ -6,7 +6,7 @@ from broker.db.schema import METADATA
 from broker.errors import InvalidValue
 from broker.workflow.find_port import FOUND_LIMIT, FoundGroup
 from tests.builders import NOW, a_message, a_patient, a_stored_entry, an_instance
-from tests.contract.test_query_plans import plans_of
+from tests.query_plans import plans_of
 
 STUDY = "1.2.826.0.1.1"
 

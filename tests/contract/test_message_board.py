@@ -10,7 +10,7 @@ from broker.errors import NotFound
 from broker.workflow.message_reports import MessageFilter
 from broker.workflow.messages_port import MessageOutcome
 from tests.builders import NOW, a_delivery, a_message, a_message_delivery
-from tests.contract.test_query_plans import plans_of
+from tests.query_plans import plans_of
 
 ANY = MessageFilter()
 

@@ -20,7 +20,7 @@ from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, r
 from broker.workflow.selection import Selection
 from broker.workflow.worklist import Worklist
 from tests.builders import NOW, a_delivery, a_message, a_stored_entry, an_instance
-from tests.integration.test_routes_page import ROUTES
+from tests.some_routes import ROUTES
 
 STUDY = "2.25.777"
 RUN = ProbeRun(0, STUDY, "PROBE1", "tester", NOW)

@@ -4,7 +4,7 @@ import re
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from broker.db.reports import SqlReports
 from broker.db.seal import seal_events
@@ -16,6 +16,7 @@ from broker.workflow.audit_port import AuditQuestion
 from broker.workflow.images_port import InstanceState
 from broker.workflow.worklist_board import BoardFilters
 from tests.builders import NOW, a_message, a_message_delivery, a_stored_entry, an_instance, order_details
+from tests.query_plans import plans_of
 
 LEASE = timedelta(seconds=90)
 NUMBERS = order_details(
@@ -66,31 +67,6 @@ OFTEN = {
         set(),
     ),
 }
-
-
-def plans_of(engine, action):
-    """Run an action, answer the plans of all its statements."""
-    plans, statements = [], []
-
-    def remember(_connection, _cursor, statement, parameters, _context, many):
-        if not many and not statement.startswith("EXPLAIN"):
-            statements.append((statement, parameters))
-
-    event.listen(engine, "before_cursor_execute", remember)
-    try:
-        action()
-    finally:
-        event.remove(engine, "before_cursor_execute", remember)
-    explain = "EXPLAIN QUERY PLAN " if engine.dialect.name == "sqlite" else "EXPLAIN "
-    with engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SET LOCAL enable_seqscan = off"))
-            connection.execute(text("SET LOCAL enable_bitmapscan = off"))
-        for statement, parameters in statements:
-            if statement.startswith(("SELECT", "UPDATE")):
-                rows = connection.exec_driver_sql(explain + statement, parameters)
-                plans += [str(row[-1]) for row in rows]
-    return plans
 
 
 def test_the_sealer_finds_what_is_new_by_an_index(sqlite_engine):

@@ -20,8 +20,8 @@ from tests.broker_process import RunningBroker, wait_until
 from tests.fakes.clock import FakeClock
 from tests.fakes.task_queue import RecordingTaskQueue
 from tests.journeys.hl7_orders import orm
-from tests.ledger.lines import AssociationLine, MessageLine
-from tests.ledger.modality import MPPS, a_creation, an_end
+from tests.ledger.lines import report_once, send_once
+from tests.ledger.modality import a_creation, an_end
 from tests.peers import findscu, run, storescp
 from tests.ports import free_port
 
@@ -90,18 +90,9 @@ def arm(failpoints):
     return armed
 
 
-def send(port, message):
-    """Send one message; answer MSA-1, or None when the connection was refused or ended without an answer."""
-    line = MessageLine(port, patience_s=10)
-    try:
-        return line.send(message.encode())
-    finally:
-        line.close()
-
-
 def send_again(port, message):
     """Send as a RIS does that got no answer: again, until somebody listens and answers."""
-    return wait_until(lambda: send(port, message), what="an answer to the same message")
+    return wait_until(lambda: send_once(port, message), what="an answer to the same message")
 
 
 def images(folder, count, **attributes):
@@ -145,7 +136,7 @@ def instances(broker, study):
 def test_an_order_whose_acknowledgement_was_lost_is_acknowledged_and_taken_once(broker, arm):
     message = orm(accession="K1", patient_id="PK1")
     with arm("hl7.after_commit"):
-        assert send(broker.hl7, message) is None
+        assert send_once(broker.hl7, message) is None
 
     assert send_again(broker.hl7, message) == "AA"
 
@@ -202,19 +193,19 @@ def test_an_image_whose_answer_was_lost_is_taken_once(broker, arm, archive, tmp_
 
 
 def test_a_report_whose_answer_was_lost_is_kept_and_the_scanner_is_told_so(broker, arm):
-    send(broker.hl7, orm(accession="K2", patient_id="PK2"))
+    send_once(broker.hl7, orm(accession="K2", patient_id="PK2"))
     (entry,) = findscu(broker.dicom, "0008,0050=K2", "0020,000D", "0040,1001", "0040,0100[0].0040,0009")
     uid = generate_uid()
     creation = a_creation(accession="K2", study=entry["0020,000d"], station="CT1", patient_id="PK2")
     with arm("mpps.create_after_commit"):
-        assert report(broker, uid, creation) is None
-    answered = wait_until(lambda: report(broker, uid, creation), what="an answer")
+        assert report_once(broker.dicom, uid, creation) is None
+    answered = wait_until(lambda: report_once(broker.dicom, uid, creation), what="an answer")
     assert answered == 0x0111, "N-CREATE of what is there"
 
     end = an_end("COMPLETED", series=f"{uid}.1")
     with arm("mpps.set_after_commit"):
-        assert report(broker, uid, end, create=False) is None
-    answered = wait_until(lambda: report(broker, uid, end, create=False), what="an answer")
+        assert report_once(broker.dicom, uid, end, create=False) is None
+    answered = wait_until(lambda: report_once(broker.dicom, uid, end, create=False), what="an answer")
     assert answered == 0x0110, "N-SET of what is final"
 
     (row,) = broker.search("worklist", "K2")
@@ -230,12 +221,3 @@ def open_in_two_hours(running):
         with open_broker(running.config, running.data_dir) as broker:
             broker.clock = FakeClock(broker.clock.now() + timedelta(hours=2))
             yield broker
-
-
-def report(running, uid, data_set, *, create=True):
-    """Send N-CREATE or N-SET as a scanner; answer the status, or None without an answer."""
-    line = AssociationLine(running.dicom, "CT1", [MPPS], patience_s=10)
-    try:
-        return line.report(uid, data_set, create=create)
-    finally:
-        line.close()

@@ -11,9 +11,9 @@ from broker.files.capture_taps import CaptureTaps
 from broker.web.app import create_app
 from broker.workflow.captures import CaptureOperations, WantedCapture
 from broker.workflow.devices_port import Sign
-from tests.builders import NOW
+from tests.builders import NOW, a_stored_entry
+from tests.dashboard_of_devices import a_dashboard_of_devices
 from tests.doors import form_token, signed_in
-from tests.integration.test_devices_pages import board as devices_board  # noqa: F401
 from tests.pcap_reader import conversations
 
 CT1 = WantedCapture("dicom", "CT1", "", 10, "exams <without> images", "ada")
@@ -27,10 +27,14 @@ def shelf(tmp_path):
 
 
 @pytest.fixture
-def board(devices_board, shelf, sqlite_engine, sqlite_uow_factory, clock):  # noqa: F811
+def board(shelf, sqlite_engine, sqlite_uow_factory, clock, tmp_path, store):
+    entry = store(lambda uow: a_stored_entry(uow, 1))
+    devices = a_dashboard_of_devices(
+        sqlite_engine, sqlite_uow_factory, clock, tmp_path, step_id=entry.step.id
+    )
     reports = SqlReports(sqlite_engine)
     operations = CaptureOperations(sqlite_uow_factory, reports, shelf, clock, keep=timedelta(hours=24))
-    return replace(devices_board, captures=operations)
+    return replace(devices, captures=operations)
 
 
 @pytest.fixture

@@ -1,67 +1,26 @@
 """The pages of devices: who knocks, who is let in by one click, what a device sees, and its passport."""
 
 import re
-from datetime import UTC, timedelta
+from datetime import timedelta
 from html import unescape
 
 import pytest
 
-from broker.db.reports import SqlReports
 from broker.domain.knocks import KnockReason
 from broker.web.app import create_app
-from broker.web.ports import Dashboard
-from broker.workflow.devices import KnownDevice, admit, end_admission
 from broker.workflow.devices_port import Conversation, KnockKey, Knocks, Sign
-from broker.workflow.idempotency import Requests
-from broker.workflow.passport import OfferedService, Passport, Setting
 from tests.builders import NOW, a_stored_entry
-from tests.doors import an_access, form_token, signed_in, with_accounts
+from tests.dashboard_of_devices import a_dashboard_of_devices
+from tests.doors import form_token, signed_in
 
-CT1 = KnownDevice("CT1", "10.1.4.1", ("CT",), "CT console <4711>")
 HOSTILE = "<b>=cmd|\u202e"
 HOUR = timedelta(hours=1)
-
-
-class Acts:
-    def __init__(self, units_of_work, clock):
-        self._units_of_work, self._clock = units_of_work, clock
-        self.requests = Requests(units_of_work, clock)
-
-    def admit(self, welcome):
-        return admit(welcome, self._units_of_work, self._clock)
-
-    def end_admission(self, admission, *, actor, key=None):
-        return end_admission(admission, self._units_of_work, self._clock, actor=actor, key=key)
-
-
-def a_passport(ae_title):
-    known = CT1 if ae_title == "CT1" else None
-    settings = (Setting("Called AE title", "BROKER", "capitals count"), Setting("Port", "11112", ""))
-    services = (OfferedService("Verification (C-ECHO)", "1.2.840.10008.1.1", "Implicit", 11112),)
-    return Passport(ae_title, known, None, False, settings, services)
 
 
 @pytest.fixture
 def board(sqlite_engine, sqlite_uow_factory, clock, tmp_path, store):
     entry = store(lambda uow: a_stored_entry(uow, 1))
-    return Dashboard(
-        reports=SqlReports(sqlite_engine),
-        actions=Acts(sqlite_uow_factory, clock),
-        destination=lambda _: None,
-        health=tuple,
-        explain=lambda _: (),
-        insight=None,
-        clock=clock,
-        zone=UTC,
-        site_name="Hospital",
-        hosts=frozenset({"testserver"}),
-        version="1.2.3",
-        access=with_accounts(an_access(sqlite_engine, sqlite_uow_factory, clock, tmp_path)),
-        alerts=None,
-        known_devices=lambda: [CT1],
-        seen_by=lambda ae_title, _: [entry.step.id] if ae_title in ("CT1", "LOANER") else [],
-        passport=a_passport,
-    )
+    return a_dashboard_of_devices(sqlite_engine, sqlite_uow_factory, clock, tmp_path, step_id=entry.step.id)
 
 
 @pytest.fixture

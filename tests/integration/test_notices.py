@@ -7,10 +7,8 @@ import socket
 import socketserver
 import ssl
 import subprocess
-import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -25,6 +23,7 @@ from broker.workflow.alerts_port import ChannelFailed, Message, Told
 from tests.broker_process import wait_until
 from tests.builders import NOW
 from tests.ports import free_port
+from tests.webhook_receiver import a_hook, serving
 
 LINE = Told(
     Notice.RAISED,
@@ -38,18 +37,6 @@ LINE = Told(
 )
 OVER = Told(Notice.RECOVERED, "dead", "film", "warning", "film has dead deliveries", "Read.", "/x", NOW)
 MESSAGE = Message("m-1", "Hospital Ü", NOW, [LINE, OVER])
-
-
-@contextmanager
-def serving(server):
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -72,29 +59,6 @@ def server_side(folder):
 # ---- webhook -------------------------------------------------------------------------------------------
 
 
-class Hook(BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.seen.append((self.path, dict(self.headers), body))
-        self.send_response(self.server.status)
-        self.send_header("location", "http://169.254.169.254/")
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def a_hook(status=204, folder=None):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    server.seen, server.status = [], status
-    if folder:
-        server.socket = server_side(folder).wrap_socket(server.socket, server_side=True)
-    with serving(server):
-        yield server
-
-
 def test_a_webhook_is_posted_signed_and_holds_everything():
     with a_hook() as hook:
         settings = WebhookChannel(url=f"http://127.0.0.1:{hook.server_port}/alerts?to=pager")
@@ -113,7 +77,7 @@ def test_a_webhook_is_posted_signed_and_holds_everything():
 
 
 def test_a_webhook_speaks_tls_to_the_name_it_was_given(certificate):
-    with a_hook(folder=certificate) as hook:
+    with a_hook(tls=server_side(certificate)) as hook:
         url = f"https://localhost:{hook.server_port}/"
         Webhook(WebhookChannel(url=url, ca=certificate / "cert.pem"), secret=None).send(MESSAGE)
         with pytest.raises(ChannelFailed, match="SSLCertVerificationError"):

@@ -16,14 +16,9 @@ from broker.workflow.explain import try_study
 from broker.workflow.routing import Purpose, RoutedDestination, RoutingPolicy, route
 from tests.builders import NOW, an_instance
 from tests.doors import an_access, signed_in, with_accounts
+from tests.some_routes import ROUTES
 
 STUDY = "1.2.826.0.1.77"
-RULES = [
-    {"name": "ct-to-ai", "when": {"Modality": "CT"}, "send": ["ai"], "unit": "series"},
-    {"name": "everything", "when": {"not": {"Modality": "SR"}}, "send": ["archive"]},
-    {"name": "never-seen", "when": {"Modality": "XA"}, "send": ["archive"]},
-]
-ROUTES = compile_routes(RULES, known_keyword=known_keyword)
 HOSTILE = '<b>"&\u202e'
 
 

@@ -6,16 +6,22 @@ from broker.domain.steps import StepStatus
 from broker.web.app import create_app
 from broker.web.pages import ROWS
 from tests.builders import a_stored_entry
+from tests.dashboard_of_devices import a_dashboard_of_devices
 from tests.doors import signed_in
-from tests.integration.test_devices_pages import board  # noqa: F401
 
 
 @pytest.fixture
-def client(board):  # noqa: F811
+def board(sqlite_engine, sqlite_uow_factory, clock, tmp_path, store):
+    entry = store(lambda uow: a_stored_entry(uow, 1))
+    return a_dashboard_of_devices(sqlite_engine, sqlite_uow_factory, clock, tmp_path, step_id=entry.step.id)
+
+
+@pytest.fixture
+def client(board):
     return signed_in(create_app(board), "viewer")
 
 
-def test_without_filters_today_is_shown_and_all_days_are_one_press_away(client, board, store):  # noqa: F811
+def test_without_filters_today_is_shown_and_all_days_are_one_press_away(client, board, store):
     store(lambda uow: a_stored_entry(uow, 7, step={"start_date": "20261225"}))
     page = client.get("/worklist").text
     assert "2026-11-21" in page
@@ -69,7 +75,7 @@ def test_the_next_slice_begins_behind_the_last_step(client, store):
     assert len(api) == 3
 
 
-def test_a_day_for_paper_is_by_station_and_its_views_are_on_record(client, board, store):  # noqa: F811
+def test_a_day_for_paper_is_by_station_and_its_views_are_on_record(client, board, store):
     store(lambda uow: a_stored_entry(uow, 8, step={"status": StepStatus.ARRIVED, "station_ae_titles": ()}))
     page = client.get("/worklist/print?date=2026-11-21").text
     assert "2 steps by station" in page

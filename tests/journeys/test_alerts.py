@@ -11,7 +11,7 @@ from broker.db.reports import SqlReports
 from broker.domain.alerts import AlertKind
 from broker.notices.webhook import signature
 from tests.broker_process import RunningBroker, wait_until
-from tests.integration.test_notices import a_hook
+from tests.webhook_receiver import a_hook
 
 pytestmark = pytest.mark.slow
 

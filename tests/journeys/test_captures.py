@@ -13,9 +13,9 @@ from sqlalchemy import select
 from broker.db.engine import open_engine, reading
 from broker.db.schema import EVENT
 from tests.broker_process import RunningBroker, wait_until
-from tests.faults.test_listener_killed import send
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image
+from tests.journeys.images import an_image
+from tests.ledger.lines import send_once
 from tests.pcap_reader import conversations
 from tests.peers import findscu, run
 
@@ -83,7 +83,7 @@ def test_a_scanner_and_a_ris_are_captured_and_read_by_wireshark(broker, tmp_path
     person = {"patient_id": f"{CANARY}1", "name": f"{CANARY}^JOSEPH"}
     wait_until(
         lambda: (
-            send(broker.hl7, orm(accession=f"A{CANARY}", **person)) == "AA"
+            send_once(broker.hl7, orm(accession=f"A{CANARY}", **person)) == "AA"
             and next(one for one in broker.api("captures") if one["id"] == ris)["connections"]
         ),
         what="an order in the capture",

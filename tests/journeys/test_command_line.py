@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from tests.broker_process import BROKER, RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image, push, study
+from tests.journeys.images import an_image, push, study
 from tests.peers import findscu, storescp
 from tests.postgres import administer
 

@@ -23,7 +23,7 @@ from broker.domain.knocks import KnockReason
 from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.browser import PATIENCE_MS, a_context
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image, push
+from tests.journeys.images import an_image, push
 from tests.peers import NODE_MODULES, findscu
 from tests.performance.full_database import fill
 from tests.ports import free_port

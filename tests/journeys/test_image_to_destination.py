@@ -5,32 +5,13 @@ from pathlib import Path
 import hl7.client
 import pytest
 from pydicom import dcmread
-from pydicom.data import get_testdata_file
-from pydicom.uid import generate_uid
 
 from tests.broker_process import wait_until
 from tests.journeys.hl7_orders import orm
+from tests.journeys.images import an_image, push, study
 from tests.peers import data_set_bytes, findscu, run, storescp
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
-
-
-def an_image(folder, source="CT_small.dcm", **attributes):
-    """A real image with identifiers of the test's own."""
-    ds = dcmread(get_testdata_file(source))
-    ds.SOPInstanceUID = generate_uid()
-    ds.StudyInstanceUID = attributes.pop("StudyInstanceUID", generate_uid())
-    ds.SeriesInstanceUID = attributes.pop("SeriesInstanceUID", generate_uid())
-    for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    path = folder / f"{ds.SOPInstanceUID}.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    return path, ds
-
-
-def push(broker, *paths, calling="CT1"):
-    run("storescu", "-aet", calling, "-aec", "BROKER", "127.0.0.1", broker.dicom, *paths)
 
 
 def received(folder):
@@ -57,10 +38,6 @@ def settled(broker, ds):
     """Answer whether every delivery of a study is done: a peer that answered has closed its files."""
     states = {row["state"] for row in broker.json("deliveries", "list", "--study", ds.StudyInstanceUID)}
     return states == {"DELIVERED"}
-
-
-def study(broker, uid):
-    return next((row for row in broker.search("studies", uid)), None)
 
 
 @pytest.fixture(scope="module")

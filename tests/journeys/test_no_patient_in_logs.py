@@ -17,17 +17,16 @@ from broker.dicom.network.client import Proposal, open_association
 from broker.dicom.network.dimse import Command, CommandField
 from broker.dicom.network.failures import AssociationError
 from broker.dicom.objects.elements import Syntax
-from tests.architecture.test_log_lines import LINKING, documented
 from tests.broker_process import PASSWORD, RunningBroker, wait_until
 from tests.data_sets import pydicom_reads, pydicom_writes
-from tests.faults.test_listener_killed import report as report_encoded
-from tests.faults.test_listener_killed import send
-from tests.integration.test_notices import a_hook
+from tests.documented_logs import LINKING, documented
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image
+from tests.journeys.images import an_image
+from tests.ledger.lines import report_once, send_once
 from tests.ledger.modality import a_creation
 from tests.peers import MllpSink, findscu, run
 from tests.ports import free_port
+from tests.webhook_receiver import a_hook
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(400)]
 CANARY, BIRTH = "ZZCANARY", "18970409"
@@ -126,7 +125,7 @@ def test_no_log_metric_or_notice_names_a_person_or_a_secret(broker, hook, tmp_pa
         what="failed deliveries",
     )
     with without_table(broker, "patient"):
-        assert send(broker.hl7, orm(accession=f"{CANARY}X", **PERSON)) in {None, "AE", "AR"}
+        assert send_once(broker.hl7, orm(accession=f"{CANARY}X", **PERSON)) in {None, "AE", "AR"}
     with without_table(broker, "performed_procedure_step"):
         report(broker, generate_uid(), creation(STEP))
     with without_table(broker, "instance"):
@@ -209,9 +208,9 @@ STEP = {"0020,000d": "1.2.3.4", "0040,1001": "RP1", "0040,0009": "SPS1"}
 
 def good_and_bad_orders(broker):
     accepted = orm(accession=f"{CANARY}A", **PERSON)
-    assert send(broker.hl7, accepted) == "AA"
-    assert send(broker.hl7, accepted) == "AA"
-    assert send(broker.hl7, orm(control="CA", accession=f"{CANARY}NONE", **PERSON)) is not None
+    assert send_once(broker.hl7, accepted) == "AA"
+    assert send_once(broker.hl7, accepted) == "AA"
+    assert send_once(broker.hl7, orm(control="CA", accession=f"{CANARY}NONE", **PERSON)) is not None
     refused = [
         accepted.replace("ORC|NW", f"ORC|{CANARY}").replace("|PL", "|PM"),
         accepted.replace("ORM^O01", f"{CANARY}^O01").replace("|PL", "|PN"),
@@ -225,7 +224,7 @@ def good_and_bad_orders(broker):
         accepted.replace("\rPID", f"\rPID|{CANARY}\rPID"),
     ]
     for message in refused:
-        send(broker.hl7, message)
+        send_once(broker.hl7, message)
     # MSH-3 is no patient's: senders are known by it, on pages and in metrics.
     for junk in (f"{CANARY} {BIRTH}", f"MSH|{CANARY}", f"MSH|^~\\&|RIS\rPID|||{CANARY}"):
         with socket.create_connection(("127.0.0.1", broker.hl7), timeout=60) as connection:
@@ -292,7 +291,7 @@ def creation(entry):
 
 
 def report(broker, uid, data_set, *, create=True):
-    return report_encoded(broker, uid, pydicom_writes(data_set, Syntax.EXPLICIT_LITTLE), create=create)
+    return report_once(broker.dicom, uid, pydicom_writes(data_set, Syntax.EXPLICIT_LITTLE), create=create)
 
 
 def named(ds):

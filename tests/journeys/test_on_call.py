@@ -18,8 +18,8 @@ from tests.broker_process import ADMIN, BROKER, PASSWORD, ROOT, RunningBroker, w
 from tests.journeys.a_night import a_ris_that_stopped, let_die
 from tests.journeys.browser import PATIENCE_MS
 from tests.journeys.hl7_orders import orm
+from tests.journeys.images import an_image, push
 from tests.journeys.on_call import Keys, Mouse, OnCall
-from tests.journeys.test_image_to_destination import an_image, push
 from tests.peers import findscu, run, storescp
 from tests.ports import free_port
 

@@ -9,7 +9,7 @@ import pytest
 from tests.broker_process import RunningBroker, wait_until
 from tests.journeys.browser import a_context
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image, push
+from tests.journeys.images import an_image, push
 
 pytestmark = [pytest.mark.slow, pytest.mark.peer, pytest.mark.timeout(400)]
 

@@ -24,7 +24,7 @@ from broker.queue import embedded_socket
 from broker.valkey import EmbeddedValkey
 from tests.broker_process import BROKER, ROOT, RunningBroker, wait_until
 from tests.journeys.hl7_orders import orm
-from tests.journeys.test_image_to_destination import an_image
+from tests.journeys.images import an_image
 from tests.peers import findscu, run
 from tests.ports import free_port
 from tests.postgres import administer

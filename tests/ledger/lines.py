@@ -116,3 +116,21 @@ class AssociationLine:
                 timeouts=self._timeouts,
             )
         return self._association
+
+
+def send_once(port: int, message: str) -> str | None:
+    """Send one message on a connection of its own; answer MSA-1, or None when there was no answer."""
+    line = MessageLine(port, patience_s=60)
+    try:
+        return line.send(message.encode())
+    finally:
+        line.close()
+
+
+def report_once(port: int, uid: str, data_set: bytes, *, create: bool = True) -> int | None:
+    """Send N-CREATE or N-SET on an association of its own; answer the status, or None without an answer."""
+    line = AssociationLine(port, "CT1", [MPPS], patience_s=60)
+    try:
+        return line.report(uid, data_set, create=create)
+    finally:
+        line.close()
